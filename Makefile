@@ -1,0 +1,59 @@
+# armferry: everything a contributor runs. Needs python3 (3.11 or newer), git and make; on Debian,
+# as root, what else is missing is installed.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+SOURCES := $(shell find armferry -type f -not -name '*.pyc') pyproject.toml LICENSE \
+           $(wildcard README.md)
+# What mypy reads; a room may have a conftest.py of its own, hence the explicit package bases.
+CODE := $(wildcard armferry tests benchmarks tools/*.py)
+PYTEST := $(BIN)/pytest -n 2
+
+.PHONY: help venv rig lint test test-full demo bench
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+
+venv: .venv/.wheel ## .venv with the built wheel of armferry and the developers' tools
+
+.venv/.tools: pyproject.toml tools/bootstrap-debian
+	tools/bootstrap-debian
+	python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "python3 is older than 3.11")'
+	python3 -m venv --clear .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check hatchling
+	touch $@
+
+# The wheel, not the working tree, is what the tests import.
+.venv/.wheel: .venv/.tools $(SOURCES)
+	rm -rf .venv/wheel
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+	    --wheel-dir .venv/wheel .
+	$(BIN)/pip uninstall --quiet --yes armferry
+	wheel=$$(echo .venv/wheel/*.whl) && \
+	    $(BIN)/pip install --quiet --disable-pip-version-check "$$wheel[dev]"
+	touch $@
+
+rig: venv ## the five QEMU releases and two libvirts, installed side by side in the cache
+	tools/bootstrap-debian
+	$(BIN)/armferry lab qemu install all
+	$(BIN)/armferry lab libvirt install bookworm-backports trixie
+
+lint: venv ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/mypy --strict --explicit-package-bases $(CODE)
+
+test: rig lint ## lint and tests, in minutes
+	$(PYTEST) -m "not full"
+
+test-full: rig lint ## lint and all tests, with the long sweeps
+	$(PYTEST) -m ""
+
+demo: rig ## a guest moved between QEMUs that refuse each other
+	$(BIN)/python -m armferry.lab.demo
+
+bench: rig ## how fast the data path is
+	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.gateway
