@@ -1,0 +1,109 @@
+"""The bit fields of registers, and values taken apart into them.
+
+Knows names, positions and signs (data/fields.json, after the Arm Architecture Reference Manual,
+DDI 0487) and which way an identification field may differ. Refuses to know which register list a
+value came from.
+
+Most 4-bit identification fields count upwards from 0; some are signed, with 0xf for "not there"
+(floating point) or "there, but not by the book" (the PMU): comparing them needs the sign. A few
+are safer when greater, or only when equal: `Safer` tells.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+
+from .data_files import load
+
+__all__ = ["Field", "FieldDifference", "Safer", "fields_of"]
+
+
+class Safer(Enum):
+    """Which of two values of an identification field a running guest survives."""
+
+    LOWER = "lower"
+    HIGHER = "higher"
+    EQUAL = "equal"
+
+
+_SAFER: dict[tuple[str, str], Safer] = {
+    ("ID_AA64ISAR1_EL1", "APA"): Safer.EQUAL,
+    ("ID_AA64ISAR1_EL1", "API"): Safer.EQUAL,
+    ("ID_AA64ISAR2_EL1", "APA3"): Safer.EQUAL,
+    ("ID_AA64ISAR2_EL1", "BC"): Safer.HIGHER,
+    ("ID_AA64MMFR0_EL1", "TGran4_2"): Safer.EQUAL,
+    ("ID_AA64MMFR0_EL1", "TGran16_2"): Safer.EQUAL,
+    ("ID_AA64MMFR0_EL1", "TGran64_2"): Safer.EQUAL,
+    ("ID_AA64MMFR1_EL1", "SpecSEI"): Safer.HIGHER,
+    ("ID_MMFR4", "SpecSEI"): Safer.HIGHER,
+    ("CTR_EL0", "CWG"): Safer.HIGHER,
+    ("CTR_EL0", "ERG"): Safer.HIGHER,
+    ("CTR_EL0", "L1Ip"): Safer.EQUAL,
+    ("CTR", "CWG"): Safer.HIGHER,
+    ("CTR", "ERG"): Safer.HIGHER,
+    ("CTR", "L1Ip"): Safer.EQUAL,
+    ("DCZID_EL0", "DZP"): Safer.EQUAL,
+    ("DCZID_EL0", "BS"): Safer.EQUAL,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """Bits `low` to `low + width - 1` of a register; `signed` when their top bit is a sign."""
+
+    name: str
+    low: int
+    width: int
+    signed: bool = False
+    safer: Safer = Safer.LOWER
+
+    @property
+    def mask(self) -> int:
+        """The field's bits, in place."""
+        return ((1 << self.width) - 1) << self.low
+
+    def raw(self, value: int) -> int:
+        """The field's bits of a register value, never negative."""
+        return (value & self.mask) >> self.low
+
+    def of(self, value: int) -> int:
+        """The field of a register value as a number: negative where the field is signed."""
+        bits = self.raw(value)
+        if self.signed and bits >> (self.width - 1):
+            return bits - (1 << self.width)
+        return bits
+
+
+@dataclass(frozen=True, slots=True)
+class FieldDifference:
+    """A field with two values: `left` and `right` are numbers as `Field.of` gives them."""
+
+    field: Field
+    left: int
+    right: int
+
+
+@lru_cache(maxsize=4096)
+def fields_of(name: str) -> tuple[Field, ...]:
+    """The fields of a register by its catalogue name, lowest first; empty when none are known."""
+    table: dict[str, str] = load("fields.json")["fields"]
+    plain = name.removesuffix("_S")
+    candidates = [plain, plain.removesuffix("_32").removesuffix("_64").removesuffix("_QEMU")]
+    if plain.startswith("ID_"):
+        candidates.append(plain.removesuffix("_EL1"))
+    if plain.startswith("CCSIDR_L"):
+        candidates.append("CCSIDR_EL1")
+    if plain in ("TIMER_CNT", "TIMER_CVAL"):
+        return ()
+    for candidate in candidates:
+        if candidate in table:
+            return tuple(_field(candidate, text) for text in table[candidate].split())
+    return ()
+
+
+def _field(register: str, text: str) -> Field:
+    name, low, width, *sign = text.split(":")
+    safer = _SAFER.get((register, name), Safer.LOWER)
+    return Field(name, int(low), int(width), bool(sign), safer)

@@ -1,0 +1,206 @@
+"""A register from what a person writes: a number, a name, or an encoding.
+
+Knows every form that `name` and `encoding_text` print, and refuses to guess: a name that the
+architecture gave to two registers is an error that lists both. Letters may be of either case.
+AArch32 names mean the non-secure instance, which is also the one of a CPU without EL3; the secure
+one ends in `_S` (`SCTLR_S`, or `p15,0,c1,c0,0,s`).
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+from armferry.errors import ArmferryError
+
+from .catalogue import (
+    TIMER_CNT,
+    TIMER_CVAL,
+    Accelerator,
+    describe,
+    named_encodings,
+    pseudo_names,
+    second_names,
+)
+from .index import (
+    Arm64System,
+    Core,
+    Cp32,
+    Cp64,
+    Demux,
+    Encoding,
+    Firmware,
+    FirmwareBitmap,
+    Sve,
+    encode,
+)
+
+__all__ = ["AmbiguousRegister", "RegisterTextError", "UnknownRegister", "parse_register"]
+
+_ACCEPTED = (
+    "a register is a number (0x603000000013c103), a name (TCR2_EL1) "
+    "or an encoding (S3_0_C2_C0_3; AArch32: p14,3,c0,c5,0 or p15,0,c2)"
+)
+_SYSTEM = re.compile(r"s(\d+)_(\d+)_c(\d+)_c(\d+)_(\d+)(?::(\d+))?")
+_CP = re.compile(r"p(\d+),(\d+),c(\d+)(?:,c(\d+),(\d+))?(,s)?")
+_COLON = re.compile(r"(core|demux|fw|fwbitmap|sve):(\d+)(?::(\d+))?(?::(\d+))?")
+_SIZES = {"32": 4, "64": 8, "128": 16}
+
+
+class RegisterTextError(ArmferryError):
+    """A text that names no single register. `text` is what was given."""
+
+    def __init__(self, text: str, message: str) -> None:
+        super().__init__(message)
+        self.text = text
+
+
+class UnknownRegister(RegisterTextError):
+    """No register goes by this text. `suggestions` are names close to it, best first."""
+
+    def __init__(self, text: str, reason: str = "", suggestions: tuple[str, ...] = ()) -> None:
+        hint = f"; did you mean {' or '.join(suggestions)}?" if suggestions else ";"
+        why = reason or "no register goes by this name"
+        super().__init__(text, f"{text!r}: {why}{hint} {_ACCEPTED}")
+        self.suggestions = suggestions
+
+
+class AmbiguousRegister(RegisterTextError):
+    """More than one register goes by this name. `candidates` are their indexes."""
+
+    def __init__(self, text: str, candidates: tuple[int, ...]) -> None:
+        listed = ", ".join(_candidate(index) for index in candidates)
+        super().__init__(
+            text, f"{text!r} names more than one register: {listed}; give one of these"
+        )
+        self.candidates = candidates
+
+
+def parse_register(text: str, accelerator: Accelerator | None = None) -> int:
+    """The index that `text` stands for.
+
+    Accepts a 64-bit number (decimal, or hex after 0x), a catalogue name, and an encoding as
+    `encoding_text` writes it. `accelerator` decides the two timer names that KVM and TCG give to
+    different indexes (CNTV_CVAL_EL0, CNTVCT_EL0). Raises `UnknownRegister` or `AmbiguousRegister`.
+    """
+    folded = re.sub(r"\s*,\s*", ",", text.strip()).casefold()
+    if re.fullmatch(r"0x[0-9a-f]+|[0-9]+", folded):
+        index = int(folded, 16 if folded.startswith("0x") else 10)
+        if index >> 64:
+            raise UnknownRegister(text, "the number does not fit in 64 bits")
+        return index
+    encoding = _parse_encoding(text, folded)
+    if encoding is not None:
+        return encode(encoding)
+    plain, colon, bits = folded.partition(":")
+    found = _lookup(plain, accelerator)
+    if len(found) > 1:
+        raise AmbiguousRegister(text, found)
+    if not found or (colon and bits not in _SIZES):
+        raise UnknownRegister(text, suggestions=_close_names(plain))
+    if colon:
+        return found[0] & ~(0xF << 52) | (_SIZES[bits].bit_length() - 1) << 52
+    return found[0]
+
+
+def _lookup(folded: str, accelerator: Accelerator | None) -> tuple[int, ...]:
+    found = _indexes_by_name().get(folded, ())
+    if accelerator is not None and set(found) == {TIMER_CNT, TIMER_CVAL}:
+        counter = folded == "cntvct_el0"
+        return (TIMER_CNT if counter == (accelerator is Accelerator.KVM) else TIMER_CVAL,)
+    return found
+
+
+@cache
+def _indexes_by_name() -> dict[str, tuple[int, ...]]:
+    table: dict[str, tuple[int, ...]] = {}
+
+    def add(name: str, index: int) -> None:
+        folded = name.casefold()
+        if index not in table.get(folded, ()):
+            table[folded] = (*table.get(folded, ()), index)
+
+    def add_with_secure(name: str, text: str) -> None:
+        encoding = _parse_encoding(text, text.casefold())
+        if encoding is None:
+            raise AssertionError(f"the catalogue has an encoding that does not parse: {text}")
+        add(name, encode(encoding))
+        if isinstance(encoding, Cp32 | Cp64):
+            secure = _parse_encoding(text, f"{text},s")
+            if secure is not None:
+                add(f"{name}_S", encode(secure))
+
+    for text, name in named_encodings().items():
+        add_with_secure(name, text)
+        if text.startswith("p") and name.endswith(("_32", "_64")):
+            add_with_secure(name[:-3], text)
+    for name, text in second_names().items():
+        add_with_secure(name, text)
+    for name, index in pseudo_names().items():
+        add(name, index)
+    for name in ("CNTV_CVAL_EL0", "CNTVCT_EL0"):
+        add(name, TIMER_CNT)
+        add(name, TIMER_CVAL)
+    return table
+
+
+def _close_names(folded: str) -> tuple[str, ...]:
+    import difflib  # only a failing command pays for it
+
+    names = _indexes_by_name()
+    close = difflib.get_close_matches(folded, names, n=3, cutoff=0.75)
+    return tuple(dict.fromkeys(describe(index).name for one in close for index in names[one]))
+
+
+def _candidate(index: int) -> str:
+    register = describe(index)
+    note = f"; {register.note}" if register.note else ""
+    return f"{register.name} ({index:#018x}{note})"
+
+
+def _parse_encoding(text: str, folded: str) -> Encoding | None:
+    if match := _SYSTEM.fullmatch(folded):
+        op0, op1, crn, crm, op2 = _numbers(text, match.groups()[:5], (3, 7, 15, 15, 7))
+        bits = match[6] or "64"
+        if bits not in _SIZES:
+            raise UnknownRegister(text, "a system register has 32, 64 or 128 bits")
+        return Arm64System(op0, op1, crn, crm, op2, _SIZES[bits])
+    if match := _CP.fullmatch(folded):
+        if match[1] not in ("14", "15"):
+            raise UnknownRegister(text, "the coprocessor is p14 or p15")
+        nonsecure = match[6] is None
+        if match[4] is None:
+            opc1, crm = _numbers(text, match.group(2, 3), (15, 15))
+            return Cp64(int(match[1]), opc1, crm, nonsecure)
+        opc1, crn, crm, opc2 = _numbers(text, match.group(2, 3, 4, 5), (15, 15, 15, 7))
+        return Cp32(int(match[1]), opc1, crn, crm, opc2, nonsecure)
+    if match := _COLON.fullmatch(folded):
+        return _parse_colon_form(text, match)
+    return None
+
+
+def _parse_colon_form(text: str, match: re.Match[str]) -> Encoding:
+    numbers = [int(part) for part in match.groups()[1:] if part is not None]
+    sizes = {8 << power: 1 << power for power in range(16)}
+    match match[1], numbers:
+        case "fw", [number] if number <= 0xFFFF:
+            return Firmware(number)
+        case "fwbitmap", [number] if number <= 0xFFFF:
+            return FirmwareBitmap(number)
+        case "core", [offset, bits] if offset <= 0xFFFF and bits in sizes:
+            return Core(offset, sizes[bits])
+        case "sve", [number, bits] if number <= 0xFFFF and bits in sizes:
+            return Sve(number, sizes[bits])
+        case "demux", [space, selector, bits] if max(space, selector) <= 255 and bits in sizes:
+            return Demux(space, selector, sizes[bits])
+    raise UnknownRegister(
+        text, "write fw:N, fwbitmap:N, core:OFFSET:BITS, sve:N:BITS or demux:SPACE:SELECTOR:BITS"
+    )
+
+
+def _numbers(text: str, parts: tuple[str | None, ...], highest: tuple[int, ...]) -> tuple[int, ...]:
+    numbers = tuple(int(part or "0") for part in parts)
+    for number, limit in zip(numbers, highest, strict=True):
+        if number > limit:
+            raise UnknownRegister(text, f"{number} is too great where {limit} is the last")
+    return numbers
