@@ -1,0 +1,40 @@
+"""The wire format of a QEMU migration stream, sans-I/O.
+
+`StreamParser` turns bytes into events, for connections; `read_saved` reads a saved state from
+both ends without touching guest memory; `rewrite_tail` gives a saved state other register lists.
+"""
+
+from armferry.stream.cpu import CPU_SECTION, CpuEdit, CpuState, read_cpu, rewrite_cpu
+from armferry.stream.errors import (
+    CorruptStream,
+    NotAStream,
+    OversizedStream,
+    StreamError,
+    TruncatedStream,
+    UnsupportedStream,
+)
+from armferry.stream.parser import StreamParser
+from armferry.stream.reading import Window, read_saved
+from armferry.stream.rewrite import NewTail, rewrite_tail
+from armferry.stream.saved import SavedCollector, SavedState
+
+__all__ = [
+    "CPU_SECTION",
+    "CorruptStream",
+    "CpuEdit",
+    "CpuState",
+    "NewTail",
+    "NotAStream",
+    "OversizedStream",
+    "SavedCollector",
+    "SavedState",
+    "StreamError",
+    "StreamParser",
+    "TruncatedStream",
+    "UnsupportedStream",
+    "Window",
+    "read_cpu",
+    "read_saved",
+    "rewrite_cpu",
+    "rewrite_tail",
+]

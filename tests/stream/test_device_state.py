@@ -1,0 +1,71 @@
+"""The device state under way: found whole, in linear time, whatever its payloads hold."""
+
+import time
+
+import pytest
+
+from armferry.stream import StreamError
+from armferry.stream.device_state import DeviceStateBuffer
+from armferry.stream.errors import CorruptStream
+
+
+def section(payload: bytes, number: int = 1) -> bytes:
+    name = b"\4disk"
+    return (
+        b"\4"
+        + number.to_bytes(4, "big")
+        + name
+        + bytes(8)
+        + payload
+        + b"\x7e"
+        + number.to_bytes(4, "big")
+    )
+
+
+def described(payload: bytes) -> bytes:
+    text = (
+        b'{"devices": [{"name": "disk", "instance_id": 0, "fields": '
+        b'[{"name": "buffer", "type": "buffer", "size": %d}]}]}' % len(payload)
+    )
+    return section(payload) + b"\0\6" + len(text).to_bytes(4, "big") + text
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 1 << 20])
+@pytest.mark.parametrize("length", [0, 9, 200, 4_000_000])
+def test_an_end_planted_in_a_payload_is_not_the_end(size: int, length: int) -> None:
+    fake = b"\x7e\0\0\0\1\0\6" + length.to_bytes(4, "big") + b'{"devices": []}'
+    data = described(fake * 20)
+    buffer = DeviceStateBuffer(0)
+    results = [buffer.add(data[at : at + size]) for at in range(0, len(data), size)]
+    assert results[:-1] == [None] * (len(results) - 1)
+    whole = results[-1]
+    assert whole is not None
+    assert [s.payload for s in whole.sections] == [fake * 20]
+    assert whole.end_offset == len(section(fake * 20))
+
+
+def test_four_thousand_planted_ends_are_refused() -> None:
+    fake = b"\x7e\0\0\0\1\0\6\0\x3f\xff\xff" + b'{"devices": []}'
+    buffer = DeviceStateBuffer(100)
+    with pytest.raises(CorruptStream) as caught:
+        buffer.add(section(fake * 5000))
+    assert "the device state has 4096 places that look like its end" in str(caught.value)
+
+
+def test_time_is_linear_in_the_bytes_held() -> None:
+    """Eight MiB of payload in pieces of 1 KiB, with planted ends that never fit."""
+    fake = (b"\x7e\0\0\0\1\0\6\0\0\0\x40" + b'{"' + b"x" * 60 + b"}" * 3).ljust(4096, b"\xff")
+    data = described(fake * 2048)
+    begin = time.process_time()
+    buffer = DeviceStateBuffer(0)
+    for at in range(0, len(data), 1024):
+        whole = buffer.add(data[at : at + 1024])
+    assert whole is not None
+    assert time.process_time() - begin < 5
+
+
+def test_bytes_behind_the_description() -> None:
+    data = described(b"payload")
+    with pytest.raises(StreamError) as caught:
+        DeviceStateBuffer(0).add(data + b"!")
+    assert str(caught.value) == f"bytes follow the end of the stream (at byte {len(data)})"
