@@ -1,0 +1,119 @@
+"""Compat levels: which documents apply to a machine type.
+
+What this module knows: a level named `virt-X.Y` is for that version of QEMU's Arm `virt` machine
+and every older one, so an old machine inherits every newer level, as QEMU's own machine options
+chain does. A document without a level is a *defaults* level and is for everyone. `virt` alone is
+the newest version there is and takes the defaults only; so do machine types without a version.
+
+Shipped levels are `levels/*.toml` beside this module (any number of files, several may be of one
+level) and `machines.toml` holds the names of unversioned machine types. A machine type that is
+neither must be declared by a document: `[machine."NAME"]`, with `like` for its levels.
+
+What it refuses to know: what entries say (`document`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib.resources
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from armferry.policy.document import Document, parse_document
+from armferry.policy.errors import DocumentError, MachineError
+from armferry.policy.rules import Source
+
+__all__ = ["DEFAULTS", "Machine", "applies", "builtin_levels", "resolve", "unversioned_machines"]
+
+DEFAULTS = "defaults"
+
+_VIRT = re.compile(r"virt-(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine type, resolved: the names it goes by and the version that decides its levels.
+
+    `names` begins with its own and goes on along the documents' `like`. `version` is (major,
+    minor) of the `virt` version at the end of that chain, or None: defaults only.
+    """
+
+    names: tuple[str, ...]
+    version: tuple[int, int] | None
+
+
+@functools.cache
+def builtin_levels() -> tuple[Document, ...]:
+    """The levels that armferry ships, by file name."""
+    folder = importlib.resources.files("armferry.policy").joinpath("levels")
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".toml")), key=lambda f: f.name)
+    return tuple(
+        parse_document(file.read_text(encoding="utf-8"), file.name, Source.BUILTIN)
+        for file in files
+    )
+
+
+@functools.cache
+def unversioned_machines() -> frozenset[str]:
+    """Names of Arm machine types that carry no version."""
+    file = importlib.resources.files("armferry.policy").joinpath("machines.toml")
+    return frozenset(tomllib.loads(file.read_text(encoding="utf-8"))["unversioned"])
+
+
+def resolve(machine: str, documents: Sequence[Document] = ()) -> Machine:
+    """Follow a machine type to its version; raises MachineError for one that nobody declared.
+
+    Several documents may declare one machine type, but not like two different ones.
+    """
+    names: list[str] = []
+    current = machine
+    while True:
+        if current in names:
+            chain = " like ".join([*names, current])
+            raise MachineError(f"machine type {machine!r} is declared in a circle: {chain}")
+        names.append(current)
+        sections = [(d, d.machines[current]) for d in documents if current in d.machines]
+        likes = sorted({section.like for _, section in sections if section.like is not None})
+        if len(likes) > 1:
+            raise MachineError(
+                f"machine type {current!r} is declared like {' and like '.join(likes)}; "
+                f"keep one of them: {', '.join(d.name for d, s in sections if s.like)}"
+            )
+        if not likes:
+            break
+        current = likes[0]
+    if found := _VIRT.fullmatch(current):
+        return Machine(tuple(names), (int(found[1]), int(found[2])))
+    if current == "virt" or current in unversioned_machines() or sections:
+        return Machine(tuple(names), None)
+    raise MachineError(_unknown(current))
+
+
+def applies(document: Document, machine: Machine) -> bool:
+    """True when the document's part for everyone is for this machine type.
+
+    Raises DocumentError when its level is neither `defaults` nor a version of virt.
+    """
+    if document.level in (None, DEFAULTS):
+        return True
+    level = _VIRT.fullmatch(document.level or "")
+    if not level:
+        raise DocumentError(
+            f"{document.name}: level: {document.level!r} is no compat level; accepted: defaults, "
+            'or a version of virt such as virt-10.1. For one machine type write [machine."NAME"]'
+        )
+    return machine.version is not None and machine.version <= (int(level[1]), int(level[2]))
+
+
+def _unknown(machine: str) -> str:
+    near = difflib.get_close_matches(machine, sorted(unversioned_machines()), 1, 0.8)
+    hint = f", did you mean {near[0]!r}?" if near else "."
+    return (
+        f"unknown machine type {machine!r}{hint} Accepted: virt, virt-X.Y such as virt-10.0, and "
+        "QEMU's unversioned Arm machine types such as sbsa-ref. To go on with a distribution's "
+        "machine type, say in a policy file which version it is like: "
+        f'[machine."{machine}"] like = "virt-8.2"'
+    )
