@@ -1,0 +1,52 @@
+"""The decision: incoming list, destination fingerprint and policy in; verdict out."""
+
+from armferry.decide.layout import Effect, Finding, Layouts, compare_layouts
+from armferry.decide.merge import decide
+from armferry.decide.model import (
+    Decision,
+    Destination,
+    Outcome,
+    RegisterClass,
+    Risk,
+    SourceFacts,
+)
+from armferry.decide.plan import Plan, PlanEntry, make_plan
+from armferry.decide.plan_text import plan_compat, plan_globals, plan_prose, plan_toml
+from armferry.decide.report import trace_line, verdict_document
+from armferry.decide.stock import MessageClass, StockVerdict, stock_verdict
+from armferry.decide.stock_rules import stock_rules
+from armferry.decide.values import differences
+from armferry.decide.verdict import Answer, Move, TraceEvent, Verdict, judge
+
+__all__ = [
+    "Answer",
+    "Decision",
+    "Destination",
+    "Effect",
+    "Finding",
+    "Layouts",
+    "MessageClass",
+    "Move",
+    "Outcome",
+    "Plan",
+    "PlanEntry",
+    "RegisterClass",
+    "Risk",
+    "SourceFacts",
+    "StockVerdict",
+    "TraceEvent",
+    "Verdict",
+    "compare_layouts",
+    "decide",
+    "differences",
+    "judge",
+    "make_plan",
+    "plan_compat",
+    "plan_globals",
+    "plan_prose",
+    "plan_toml",
+    "stock_rules",
+    "stock_verdict",
+    "trace_line",
+    "verdict_document",
+]

@@ -1,0 +1,251 @@
+"""What differs beyond the register lists: devices, versions, subsections, the features word.
+
+Knows what QEMU was measured to refuse (a device, an instance or a newer version that it does not
+have; a subsection that it does not know) and to let pass (a device or a subsection that does not
+come). What is the CPU's own is mended: a subsection that the destination does not know is left out
+while nothing of the guest is in it, and a destination that believes the features word that comes
+is sent its own. Anything else is named and refused, or, where nobody can tell, said.
+"""
+
+import enum
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from armferry.decide.model import Risk
+from armferry.decide.stock_rules import StockRules, stock_rules
+from armferry.policy import AcceptedRisk
+from armferry.stream.description import DeviceLayout, StructLayout
+
+__all__ = [
+    "FEATURES",
+    "NO_LAYOUTS",
+    "UNNAMED",
+    "Effect",
+    "Finding",
+    "Layouts",
+    "comparable",
+    "compare_layouts",
+]
+
+FEATURES = "env.features"
+"""The field of the cpu section that QEMU 5.2 loads as it comes; newer ones send 0 in its place."""
+
+UNNAMED = "; not left out unless you name it"
+"""What a refusal says and the reason of the rule that lifts it does not."""
+
+_CPU = "cpu"
+_PER_VCPU = (_CPU, "cpu_common")
+_OLDEST = "5.2"
+_RESET_CONTENT: dict[str, bytes] = {"cpu/wfxt-timer": b"\xff"}
+"""The byte that fills a subsection after reset (measured on 10.0.2 to 11.1.3): a timer that is not
+armed is -1. Any other is all zeros."""
+
+
+class Effect(enum.StrEnum):
+    """What a finding means for the load."""
+
+    REFUSED = "refused"
+    MENDED = "mended"
+    UNCERTAIN = "uncertain"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One difference: in which section, what, and why it matters.
+
+    `subject` is a subsection, `FEATURES`, or the device itself. `risk` is what the mend costs the
+    guest; NONE where nothing is mended.
+    """
+
+    device: str
+    instance: int
+    subject: str
+    effect: Effect
+    risk: Risk
+    why: str
+
+    def __str__(self) -> str:
+        what = "" if self.subject == self.device else f", {self.subject}"
+        return f"section '{self.device}' instance {self.instance}{what}: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class Layouts:
+    """What both ends say of their sections; empty where an end says nothing.
+
+    `contents` has for each vCPU the content of each subsection of `cpu` as it comes, by name; it
+    is empty when the source is no stream. `fresh` says that the guest never ran, `at_reset` that
+    the destination's record is of a machine that had not run. `features` is the destination's
+    own features word, None where it believes none or nobody knows; `qemu` its version.
+    """
+
+    source: Sequence[DeviceLayout] = ()
+    destination: Sequence[DeviceLayout] = ()
+    contents: Sequence[Mapping[str, bytes]] = ()
+    fresh: bool = False
+    at_reset: bool = False
+    features: int | None = None
+    qemu: str = ""
+
+
+NO_LAYOUTS = Layouts()
+
+
+def comparable(
+    source: Sequence[DeviceLayout], destination: Sequence[DeviceLayout]
+) -> Iterator[tuple[DeviceLayout, DeviceLayout | None]]:
+    """Each section of the guest with the destination's, None where it has none, in order.
+
+    A record with fewer vCPUs than the guest has speaks for all of them; one that knows nothing
+    but vCPUs says nothing of other sections.
+    """
+    known = {(one.name, one.instance): one for one in destination}
+    vcpus_only = all(one.name == _CPU for one in destination)
+    for device in source:
+        if vcpus_only and device.name != _CPU:
+            continue
+        there = known.get((device.name, device.instance))
+        if there is None and device.name in _PER_VCPU:
+            there = known.get((device.name, 0))
+        yield device, there
+
+
+def compare_layouts(layouts: Layouts, accepted: AcceptedRisk) -> tuple[Finding, ...]:
+    """Every difference that matters, in the order of the stream.
+
+    Raises UnknownQemuVersion.
+    """
+    if not layouts.source or not layouts.destination:
+        return ()
+    return tuple(_Comparison(layouts, accepted).run())
+
+
+class _Comparison:
+    def __init__(self, layouts: Layouts, accepted: AcceptedRisk) -> None:
+        self._layouts = layouts
+        self._accepted = accepted
+        # of an unknown release, only what every release has had for long is taken for granted
+        self._rules: StockRules = stock_rules(layouts.qemu or _OLDEST)
+
+    def run(self) -> Iterator[Finding]:
+        for device, there in comparable(self._layouts.source, self._layouts.destination):
+            if there is None:
+                yield self._missing(device)
+            elif device.name == _CPU:
+                yield from self._cpu(device, there)
+            else:
+                yield from self._device(device, there)
+
+    def _missing(self, device: DeviceLayout) -> Finding:
+        return Finding(
+            device.name,
+            device.instance,
+            device.name,
+            Effect.REFUSED,
+            Risk.NONE,
+            "the guest has this device, the destination has not; start the destination with the "
+            "same devices",
+        )
+
+    def _device(self, device: DeviceLayout, there: DeviceLayout) -> Iterator[Finding]:
+        def finding(effect: Effect, subject: str, why: str) -> Finding:
+            return Finding(device.name, device.instance, subject, effect, Risk.NONE, why)
+
+        if device.version > there.version:
+            yield finding(
+                Effect.REFUSED,
+                device.name,
+                f"it comes in version {device.version}, the destination reads {there.version} at "
+                "most",
+            )
+        elif device.version < there.version:
+            yield finding(
+                Effect.UNCERTAIN,
+                device.name,
+                f"it comes in version {device.version}, the destination writes {there.version}; "
+                "only its QEMU knows whether it still reads the older one",
+            )
+        own = {part.name for part in _parts(there.state)}
+        for part in _parts(device.state):
+            if part.name in own:
+                continue
+            if self._layouts.fresh and self._layouts.at_reset:
+                yield finding(
+                    Effect.REFUSED,
+                    part.name,
+                    "the destination, in the same state, does not write this subsection, so it "
+                    "does not know it; only the CPU's own subsections can be left out",
+                )
+            else:
+                yield finding(
+                    Effect.UNCERTAIN,
+                    part.name,
+                    "the destination's record lacks this subsection; QEMU writes some only while "
+                    "a device needs them, so it may know it all the same",
+                )
+
+    def _cpu(self, device: DeviceLayout, there: DeviceLayout) -> Iterator[Finding]:
+        contents = self._layouts.contents
+        parts = contents[device.instance] if device.instance < len(contents) else {}
+        own = {part.name for part in _parts(there.state)}
+        for part in device.state.subsections:
+            if not self._accepts(part, own):
+                yield self._dropped(device, part.name, parts.get(part.name))
+                continue
+            for inner in _parts(part):
+                if not self._accepts(inner, own):
+                    yield self._finding(
+                        device,
+                        inner.name,
+                        Effect.REFUSED,
+                        Risk.NONE,
+                        f"the destination does not know it, and it is a part of {part.name}",
+                    )
+        if any(field.name == FEATURES for field in there.state.fields):
+            yield from self._features(device)
+
+    def _accepts(self, part: StructLayout, own: set[str]) -> bool:
+        if part.name in own:
+            return True
+        deadly = any(part.name == one.subsection for one in self._rules.deadly)
+        return part.name in self._rules.subsections and not deadly
+
+    def _dropped(self, device: DeviceLayout, name: str, content: bytes | None) -> Finding:
+        unknown = "the destination does not accept it"
+        if self._layouts.fresh:
+            why = f"{unknown}; left out: the guest never ran, so nothing is lost"
+            return self._finding(device, name, Effect.MENDED, Risk.LOSSLESS, why)
+        if content is not None and not content.strip(_RESET_CONTENT.get(name, b"\0")):
+            why = f"{unknown}; left out: it is as after reset, so nothing is lost"
+            return self._finding(device, name, Effect.MENDED, Risk.LOSSLESS, why)
+        holds = (
+            "what it holds is not known" if content is None else f"it holds {content[:16].hex()}"
+        )
+        if name in self._accepted.subsections or self._accepted.lossy:
+            why = f"{unknown}; left out: {holds}, which is lost"
+            return self._finding(device, name, Effect.MENDED, Risk.LOSSY, why)
+        why = f"{unknown} and {holds}{UNNAMED} (--accept-risk {name})"
+        return self._finding(device, name, Effect.REFUSED, Risk.LOSSY, why)
+
+    def _features(self, device: DeviceLayout) -> Iterator[Finding]:
+        own = self._layouts.features
+        if own is None:
+            why = (
+                "the destination believes the word that comes, and its own is not known; make its "
+                "fingerprint again"
+            )
+            yield self._finding(device, FEATURES, Effect.REFUSED, Risk.NONE, why)
+        elif not any(field.name == FEATURES for field in device.state.fields):
+            why = f"the destination believes the word that comes; its own is sent, {own:#x}"
+            yield self._finding(device, FEATURES, Effect.MENDED, Risk.LOSSLESS, why)
+
+    def _finding(
+        self, device: DeviceLayout, subject: str, effect: Effect, risk: Risk, why: str
+    ) -> Finding:
+        return Finding(device.name, device.instance, subject, effect, risk, why)
+
+
+def _parts(state: StructLayout) -> Iterator[StructLayout]:
+    for part in state.subsections:
+        yield part
+        yield from _parts(part)

@@ -1,0 +1,139 @@
+"""The values of a decision: classes, risks, and what was decided for each register.
+
+Knows what can be said of one register and of one vCPU; refuses to know how it is found out
+(`merge`) and where lists come from.
+"""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from armferry.policy import Origin
+from armferry.registers import Accelerator
+
+__all__ = ["Decision", "Destination", "Outcome", "RegisterClass", "Risk", "SourceFacts"]
+
+
+class RegisterClass(enum.StrEnum):
+    """Where each register of the two lists ends; exactly one of these."""
+
+    MATCHED = "matched"
+    HIDDEN = "hidden"
+    TOLERATED_ONLY_INCOMING = "tolerated, only incoming"
+    ONLY_INCOMING = "only incoming"
+    TOLERATED_ONLY_DESTINATION = "tolerated, only on the destination"
+    ONLY_DESTINATION = "only on the destination"
+    VALUE_TOLERATED = "value tolerated"
+    VALUE_REFUSED = "value refused"
+
+    @property
+    def refused(self) -> bool:
+        """Whether one register of this class refuses the whole load."""
+        return self in (RegisterClass.ONLY_INCOMING, RegisterClass.VALUE_REFUSED)
+
+
+class Risk(enum.IntEnum):
+    """What a move costs the guest, in rising order."""
+
+    NONE = 0
+    LOSSLESS = 1
+    GUEST_VISIBLE = 2
+    LOSSY = 3
+
+    def __str__(self) -> str:
+        return self.name.lower().replace("_", "-")
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """What one vCPU of the destination would accept.
+
+    `registers` maps index to the value after reset, ascending or not. `at_reset` says whether
+    the values really are those after reset (a list taken from a guest that ran has others).
+    `writable` maps an identification register to the bits that the host's kernel lets be set
+    (KVM_ARM_GET_REG_WRITABLE_MASKS); None when nobody asked the kernel. `same_vcpus` is False
+    when the list was recorded with another number of vCPUs than the guest has.
+    """
+
+    registers: Mapping[int, int]
+    accelerator: Accelerator
+    at_reset: bool = True
+    writable: Mapping[int, int] | None = None
+    same_vcpus: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFacts:
+    """What is known of the source beyond the list that comes.
+
+    `reset` maps index to the source's own value after reset, where a fingerprint of the source
+    is at hand. `fresh` says that the guest never ran, so that every value is its reset value.
+    """
+
+    reset: Mapping[int, int] | None = None
+    fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What becomes of one register.
+
+    Values are None on the side that lacks the register; `outgoing` is the value sent to the
+    destination, None when it is left out. `origins` are the rules that allowed it.
+    """
+
+    index: int
+    name: str
+    register_class: RegisterClass
+    source: int | None
+    destination: int | None
+    outgoing: int | None
+    risk: Risk
+    why: str
+    origins: tuple[Origin, ...] = ()
+
+    @property
+    def refused(self) -> bool:
+        """Whether this register refuses the load."""
+        return self.register_class.refused
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The verdict on one vCPU: an outcome for every register of both lists, by index."""
+
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def refused(self) -> tuple[Outcome, ...]:
+        """The registers that refuse the load; empty when it is accepted."""
+        return tuple(outcome for outcome in self.outcomes if outcome.refused)
+
+    @property
+    def accepted(self) -> bool:
+        """Whether no register refuses the load."""
+        return not self.refused
+
+    @property
+    def anomalies(self) -> tuple[Outcome, ...]:
+        """Every register that is not simply matched."""
+        return tuple(
+            outcome
+            for outcome in self.outcomes
+            if outcome.register_class is not RegisterClass.MATCHED
+        )
+
+    @property
+    def outgoing(self) -> dict[int, int]:
+        """The list to send, ascending by index; only of use when the load is accepted."""
+        sent = {
+            outcome.index: outcome.outgoing
+            for outcome in self.outcomes
+            if outcome.outgoing is not None
+        }
+        return dict(sorted(sent.items()))
+
+    @property
+    def risk(self) -> Risk:
+        """The highest risk of any register."""
+        return max((outcome.risk for outcome in self.outcomes), default=Risk.NONE)

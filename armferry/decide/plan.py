@@ -1,0 +1,169 @@
+"""The smallest policy that makes a guest load on a destination, each entry with its reason.
+
+Knows which rule allows what was refused: one entry for each refused register or subsection and
+none besides, so leaving out any of them refuses the load again. Naming a register in a policy
+accepts its risk, so each reason says what that risk is. What no policy can mend stays an obstacle.
+How a plan is written is for `plan_text`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from armferry.decide import layout
+from armferry.decide.layout import Effect
+from armferry.decide.merge import UNNAMED, UNRULED
+from armferry.decide.model import Outcome, RegisterClass, Risk
+from armferry.decide.values import fields_fit
+from armferry.decide.verdict import Answer, Move, Verdict, judge
+from armferry.policy import (
+    AcceptedRisk,
+    CapAtDestination,
+    FieldsAtMostDestination,
+    OnlySourceIfReset,
+    Origin,
+    Policy,
+    Source,
+    TakeDestination,
+    Tolerance,
+    TolerancePlaced,
+    format_rule,
+)
+from armferry.registers import Kind, describe
+
+__all__ = ["Plan", "PlanEntry", "make_plan"]
+
+_WHERE = "armferry plan"
+_FIRMWARE = (Kind.FIRMWARE_VERSION, Kind.FIRMWARE_BITMAP)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanEntry:
+    """One thing to allow: what, by which rule, at what risk, and why.
+
+    `index` is None for a subsection of cpu, which `name` names. `action` is the rule as a policy
+    file writes it, or `safe-missing`, or `accept-risk`.
+    """
+
+    index: int | None
+    name: str
+    action: str
+    risk: Risk
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What must be allowed, and what then happens.
+
+    `policy` holds the entries alone, without what already applied; `verdict` is the verdict on
+    the move under both. `obstacles` are in words; a plan with any of them does not help.
+    """
+
+    entries: tuple[PlanEntry, ...]
+    policy: Policy
+    verdict: Verdict
+
+    @property
+    def works(self) -> bool:
+        """Whether the move works under the plan."""
+        return self.verdict.answer is not Answer.FAILS
+
+    @property
+    def obstacles(self) -> tuple[str, ...]:
+        """What no policy allows: obstacles, and registers that are still refused."""
+        refused = [
+            f"{event.outcome.name} of vCPU {event.vcpu}: {event.outcome.why}"
+            for event in self.verdict.events
+            if event.outcome.refused
+        ]
+        return (*self.verdict.obstacles, *refused)
+
+
+def make_plan(move: Move, policy: Policy) -> Plan:
+    """The least that must be added to `policy` for `move` to work."""
+    entries: dict[int, PlanEntry] = {}
+    added = Policy()
+    before = judge(move, policy)
+    for index, outcomes in _refused(before).items():
+        tolerance = _tolerance(index, outcomes)
+        risk = max(outcome.risk for outcome in outcomes)
+        entries[index] = PlanEntry(
+            index,
+            outcomes[0].name,
+            "safe-missing" if tolerance is None else format_rule(tolerance),
+            risk,
+            _reason(outcomes, risk),
+        )
+        added = added.union(_rule(index, tolerance, entries[index].reason))
+    # a rule that hides or drops what the guest uses stays refused until its risk is accepted
+    for index, outcomes in _refused(judge(move, policy.union(added))).items():
+        risk = max(outcome.risk for outcome in outcomes)
+        if risk > Risk.LOSSLESS:
+            entries[index] = PlanEntry(
+                index, outcomes[0].name, "accept-risk", risk, _reason(outcomes, risk)
+            )
+            added = added.union(Policy(accepted=AcceptedRisk(frozenset({index}))))
+    parts = [
+        PlanEntry(
+            None,
+            one.subject,
+            "accept-risk",
+            one.risk,
+            f"{one.why.partition(layout.UNNAMED)[0]} (risk {one.risk})",
+        )
+        for one in before.findings
+        if one.effect is Effect.REFUSED and one.risk is Risk.LOSSY
+    ]
+    named = {part.name: part for part in parts}
+    added = added.union(Policy(accepted=AcceptedRisk(subsections=frozenset(named))))
+    return Plan(
+        (*(entries[index] for index in sorted(entries)), *named.values()),
+        added,
+        judge(move, policy.union(added)),
+    )
+
+
+def _refused(verdict: Verdict) -> dict[int, list[Outcome]]:
+    """Index -> what was refused of it, one for each vCPU that it concerns."""
+    refused: dict[int, list[Outcome]] = {}
+    for event in verdict.events:
+        if event.outcome.refused:
+            refused.setdefault(event.outcome.index, []).append(event.outcome)
+    return dict(sorted(refused.items()))
+
+
+def _tolerance(index: int, outcomes: Sequence[Outcome]) -> Tolerance | None:
+    """The narrowest rule that allows all of them; None for safe-missing, which looks at nothing."""
+    if any(outcome.register_class is RegisterClass.ONLY_INCOMING for outcome in outcomes):
+        if any(outcome.risk > Risk.LOSSLESS for outcome in outcomes):
+            return None
+        values = (outcome.source for outcome in outcomes if outcome.source is not None)
+        return OnlySourceIfReset(index, tuple(values))
+    if describe(index).kind in _FIRMWARE:
+        return CapAtDestination(index)
+    fit = all(
+        outcome.source is not None
+        and outcome.destination is not None
+        and describe(index).kind is Kind.IDENTIFICATION
+        and fields_fit(index, outcome.source, outcome.destination)
+        for outcome in outcomes
+    )
+    return FieldsAtMostDestination(index) if fit else TakeDestination(index)
+
+
+def _rule(index: int, tolerance: Tolerance | None, reason: str) -> Policy:
+    # named in a file, as it will be once the plan is written: that is what accepts the risk
+    origins = (Origin(Source.FILE, _WHERE, reason),)
+    if tolerance is None:
+        return Policy(safe_missing={index: origins})
+    return Policy(tolerances=(TolerancePlaced(tolerance, origins),))
+
+
+def _reason(outcomes: Sequence[Outcome], risk: Risk) -> str:
+    words = list(dict.fromkeys(_plain(outcome) for outcome in outcomes))
+    return f"{'; '.join(words)} (risk {risk})"
+
+
+def _plain(outcome: Outcome) -> str:
+    """Why it was refused, without what the plan makes untrue."""
+    return outcome.why.replace(UNRULED, "").partition(UNNAMED)[0]

@@ -1,0 +1,84 @@
+"""A plan as text: a policy file, QEMU's properties, a compat entry, words for a ticket.
+
+The policy file says all of a plan. QEMU's properties know lists of registers only, so rules that
+look at a value are named beside them as what they cannot say.
+"""
+
+from armferry.decide.plan import Plan, PlanEntry
+from armferry.decide.verdict import Answer
+from armferry.policy import Properties, PsciVersion, format_global, format_list, to_toml
+from armferry.policy.properties import PSCI_VERSIONS
+from armferry.registers import parse_register
+
+__all__ = ["plan_compat", "plan_globals", "plan_prose", "plan_toml"]
+
+_PSCI = parse_register("PSCI_VERSION")
+_VALUES = ("take destination's", "field <= destination", "cap at destination")
+
+
+def plan_toml(plan: Plan) -> str:
+    """The policy document; `--policy` with it gives the plan's verdict."""
+    return to_toml(plan.policy)
+
+
+def plan_globals(plan: Plan) -> tuple[str, ...]:
+    """Lines for QEMU's command line, with a comment for each entry that no property can say."""
+    properties = Properties(safe_missing=_dropped(plan), psci=_psci(plan))
+    lines = [f"-global {text}" for text in format_global(properties)]
+    return (*lines, *(f"# no property can say: {_entry(entry)}" for entry in _unsaid(plan)))
+
+
+def plan_compat(plan: Plan) -> str:
+    """The entry of a machine type's compat properties, empty when no property helps."""
+    entries = [("kvm-psci-version", str(version)) for version in _psci(plan)]
+    if dropped := _dropped(plan):
+        entries.append(("x-mig-safe-missing-regs", format_list(dropped)))
+    return "\n".join(f'{{ "arm-cpu", "{name}",\n  "{value}" }},' for name, value in entries)
+
+
+def plan_prose(plan: Plan, source: str, destination: str) -> str:
+    """A paragraph for a ticket: what stands in the way and what allowing it costs."""
+    if plan.obstacles:
+        stand = "\n".join(f"- {obstacle}" for obstacle in plan.obstacles)
+        return f"{source} cannot be moved to {destination} by any policy:\n{stand}"
+    if plan.verdict.answer is Answer.WORKS:
+        return f"{source} moves to {destination} as it is."
+    if not plan.entries:
+        return (
+            f"{source} moves to {destination} once armferry has rewritten it; no further policy is "
+            f"needed, risk {plan.verdict.risk}."
+        )
+    count = len(plan.entries)
+    what = "One entry is" if count == 1 else f"{count} entries are"
+    listed = "\n".join(f"- {_entry(entry)}: {entry.reason}" for entry in plan.entries)
+    return (
+        f"{source} does not move to {destination} as things are. {what} needed, after which it "
+        f"does, risk {plan.verdict.risk}:\n{listed}"
+    )
+
+
+def _entry(entry: PlanEntry) -> str:
+    index = "" if entry.index is None else f" ({entry.index:#018x})"
+    return f"{entry.name}{index}: {entry.action}"
+
+
+def _unsaid(plan: Plan) -> tuple[PlanEntry, ...]:
+    said = {*_dropped(plan), *([_PSCI] if _psci(plan) else [])}
+    return tuple(entry for entry in plan.entries if entry.index not in said)
+
+
+def _psci(plan: Plan) -> tuple[PsciVersion, ...]:
+    """The version that the plan lowers the guest's to, if it does: a property can pin it."""
+    if not any(entry.index == _PSCI for entry in plan.entries):
+        return ()
+    value = min((sent[_PSCI] for sent in plan.verdict.lists if _PSCI in sent), default=0)
+    version = PsciVersion(value >> 16, value & 0xFFFF)
+    return (version,) if version in PSCI_VERSIONS else ()
+
+
+def _dropped(plan: Plan) -> tuple[int, ...]:
+    return tuple(
+        entry.index
+        for entry in plan.entries
+        if entry.index is not None and entry.action != "accept-risk" and entry.action not in _VALUES
+    )

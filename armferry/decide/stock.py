@@ -1,0 +1,319 @@
+"""What the destination's QEMU would do with a guest all by itself, and what it would print.
+
+Follows the sections in the order of the stream: the first that is refused ends the load. Knows the
+cpu section to the register, other sections by name, version and instance; whether a release reads
+an older version of a device, or a subsection of one that it did not send itself, nobody can tell
+from outside, so both are taken to be fine here. Rule sets are data (`stock_rules`); texts are
+whole, without the program's name before each line.
+"""
+
+import enum
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from armferry.decide.layout import FEATURES, comparable
+from armferry.decide.model import Destination
+from armferry.decide.stock_rules import StockRules, stock_rules, tcg_keeps
+from armferry.decide.values import refusal
+from armferry.policy import NotOnBothEnds
+from armferry.registers import (
+    Accelerator,
+    Arm64System,
+    Demux,
+    Firmware,
+    FirmwareBitmap,
+    Sve,
+    counts_vcpus,
+    decode,
+)
+from armferry.stream.description import DeviceLayout, StructLayout
+
+__all__ = ["MessageClass", "StockVerdict", "stock_verdict"]
+
+_CPU = "cpu"
+
+
+class MessageClass(enum.StrEnum):
+    """How the load ends, told from what QEMU prints."""
+
+    LOADS = "loads"
+    LIST_TOO_LONG = "register list too long"
+    REGISTERS_REFUSED = "registers refused"
+    UNKNOWN_SUBSECTION = "unknown subsection"
+    UNKNOWN_DEVICE = "unknown device"
+    DEVICE_VERSION = "device version"
+    CRASH = "QEMU aborts"
+
+
+@dataclass(frozen=True, slots=True)
+class StockVerdict:
+    """What one release does.
+
+    `message` are the lines that QEMU prints, warnings included; `culprits` the registers that
+    stand in the way, by index, and `rules` the name of the rule set that says so.
+    """
+
+    loads: bool
+    message_class: MessageClass
+    message: str
+    culprits: tuple[int, ...]
+    rules: str
+
+
+def stock_verdict(
+    lists: Sequence[Mapping[int, int]],
+    destinations: Sequence[Destination],
+    version: str,
+    source_devices: Sequence[DeviceLayout] = (),
+    destination_devices: Sequence[DeviceLayout] = (),
+) -> StockVerdict:
+    """What QEMU `version` makes of a guest with these lists, one for each vCPU.
+
+    Layouts are those of the guest's stream and of the destination; without them the register
+    lists alone are looked at. Raises UnknownQemuVersion.
+    """
+    return _Load(lists, destinations, stock_rules(version)).run(source_devices, destination_devices)
+
+
+class _Load:
+    """One load, section by section."""
+
+    def __init__(
+        self,
+        lists: Sequence[Mapping[int, int]],
+        destinations: Sequence[Destination],
+        rules: StockRules,
+    ) -> None:
+        self._lists = lists
+        self._destinations = destinations
+        self._rules = rules
+        self._lines: list[str] = []
+
+    def run(
+        self, source: Sequence[DeviceLayout], destination: Sequence[DeviceLayout]
+    ) -> StockVerdict:
+        refused: StockVerdict | None
+        if not source or not destination:
+            for vcpu in range(len(self._lists)):
+                refused = self._length(vcpu) or self._registers(vcpu)
+                if refused is not None:
+                    return refused
+            return self._verdict(MessageClass.LOADS)
+        for device, there in comparable(source, destination):
+            refused = self._section(device, there)
+            if refused is None and there is not None and device.name == _CPU:
+                refused = self._cpu(device, there)
+            if refused is not None:
+                return refused
+        return self._verdict(MessageClass.LOADS)
+
+    def _section(self, device: DeviceLayout, there: DeviceLayout | None) -> StockVerdict | None:
+        own_line = self._rules.device_error_on_own_line
+        if there is None:
+            setup = (
+                "Make sure that your current VM setup matches your saved VM setup, "
+                "including any hotplugged devices"
+            )
+            word = "savevm section" if own_line else "section"
+            text = f"Unknown {word} or instance '{device.name}' {device.instance}. {setup}"
+            return self._stopped(MessageClass.UNKNOWN_DEVICE, text)
+        if device.version > there.version:
+            prefix = "savevm: " if own_line else ""
+            text = (
+                f"{prefix}unsupported version {device.version} for '{device.name}' v{there.version}"
+            )
+            return self._stopped(MessageClass.DEVICE_VERSION, text)
+        return None
+
+    def _stopped(self, group: MessageClass, text: str) -> StockVerdict:
+        """A load that ended outside any device's own state."""
+        if self._rules.device_error_on_own_line:
+            self._lines += [text, "load of migration failed: Invalid argument"]
+        else:
+            self._lines.append(f"load of migration failed: Invalid argument: {text}")
+        return self._verdict(group)
+
+    def _cpu(self, device: DeviceLayout, there: DeviceLayout) -> StockVerdict | None:
+        vcpu = device.instance
+        refused = self._length(vcpu) or self._subsections(device, there)
+        if refused is not None:
+            return refused
+        if _trusts_features(there) and not _trusts_features(device):
+            # what comes is 0: a CPU without any feature, whose registers read back differently
+            return self._failed(vcpu, MessageClass.REGISTERS_REFUSED, ())
+        return self._registers(vcpu)
+
+    def _length(self, vcpu: int) -> StockVerdict | None:
+        incoming, own = len(self._lists[vcpu]), len(self._destinations[vcpu].registers)
+        if not self._rules.refuses_longer or incoming <= own:
+            return None
+        self._lines += [
+            f"Invalid value {incoming} expecting positive value <= {own}",
+            "Failed to load cpu:cpreg_vmstate_array_len",
+            _device_error(vcpu),
+            "load of migration failed: Invalid argument",
+        ]
+        culprits = set(self._lists[vcpu]) - set(self._destinations[vcpu].registers)
+        return self._verdict(MessageClass.LIST_TOO_LONG, tuple(sorted(culprits)))
+
+    def _subsections(self, device: DeviceLayout, there: DeviceLayout) -> StockVerdict | None:
+        own = {part.name for _, part in _parts(there.state)}
+        for parent, part in _parts(device.state):
+            for deadly in self._rules.deadly:
+                if part.name == deadly.subsection and part.name not in own:
+                    self._lines.append(deadly.message)
+                    return self._verdict(MessageClass.CRASH)
+            if part.name not in own | self._rules.subsections:
+                group = MessageClass.UNKNOWN_SUBSECTION
+                text = self._rules.unknown_subsection.format(name=part.name, parent=parent)
+                if self._rules.device_error_on_own_line:
+                    self._lines += [_device_error(device.instance), text]
+                else:
+                    self._lines.append(
+                        "load of migration failed: Invalid argument: "
+                        f"{_device_error(device.instance)}: {text}"
+                    )
+                return self._verdict(group)
+        return None
+
+    def _registers(self, vcpu: int) -> StockVerdict | None:
+        if self._rules.stops_at_own_end:
+            return self._merge_to_own_end(vcpu)
+        return self._merge_named(vcpu)
+
+    def _merge_to_own_end(self, vcpu: int) -> StockVerdict | None:
+        incoming, destination = self._lists[vcpu], self._destinations[vcpu]
+        left, right = sorted(incoming), sorted(destination.registers)
+        slots: dict[int, int] = {}
+        at = to = 0
+        while at < len(left) and to < len(right):
+            if left[at] < right[to]:
+                return self._failed(vcpu, MessageClass.REGISTERS_REFUSED, (left[at],))
+            if left[at] == right[to]:
+                slots[right[to]] = incoming[left[at]]
+                at += 1
+            to += 1
+        return self._write(vcpu, slots)
+
+    def _merge_named(self, vcpu: int) -> StockVerdict | None:
+        incoming, destination = self._lists[vcpu], self._destinations[vcpu]
+        culprits: list[int] = []
+        failed = False
+        for index in sorted({*incoming, *destination.registers}):
+            rule = self._rules.tolerance(index, destination.accelerator)
+            if index not in incoming:
+                if not isinstance(rule, NotOnBothEnds):
+                    self._lines.append(
+                        "warning: handle_cpreg_missing_in_incoming_stream: "
+                        f"{_called(index, destination.accelerator)} expected by the destination "
+                        "but not in the incoming stream: skip it"
+                    )
+            elif index not in destination.registers:
+                tolerated = self._rules.tolerates_missing(
+                    index, incoming[index], destination.accelerator
+                )
+                if not tolerated:
+                    culprits.append(index)
+                    self._lines.append(
+                        "handle_cpreg_only_in_incoming_stream: "
+                        f"{_called(index, destination.accelerator)} in the incoming stream but "
+                        "unknown on the destination: fail migration"
+                    )
+                failed = not tolerated if self._rules.last_register_decides else bool(culprits)
+        if failed:
+            return self._failed(vcpu, MessageClass.REGISTERS_REFUSED, tuple(culprits))
+        return self._write(vcpu, {i: v for i, v in incoming.items() if i in destination.registers})
+
+    def _write(self, vcpu: int, slots: Mapping[int, int]) -> StockVerdict | None:
+        """Each register is written and, under TCG, read back."""
+        destination = self._destinations[vcpu]
+        if destination.accelerator is Accelerator.KVM:
+            culprits = [i for i in sorted(slots) if refusal(i, slots[i], destination) is not None]
+            if self._rules.names_registers:
+                self._lines += [
+                    f"Could not set register {_called(i, Accelerator.KVM)} to {slots[i]:x} "
+                    f"(is {destination.registers[i]:x})"
+                    for i in culprits
+                ]
+        else:
+            culprits = [
+                index
+                for index, own in sorted(destination.registers.items())
+                if tcg_keeps(index)
+                and self._slot(slots, index) != own
+                and (destination.same_vcpus or not counts_vcpus(index))
+            ]
+        if culprits and destination.accelerator is Accelerator.KVM and self._rules.put_failure:
+            # the values are kept and put once more after the load: that failure ends QEMU
+            own_line = self._rules.device_error_on_own_line
+            self._lines += [_device_error(vcpu)] if own_line else self._lines[-len(culprits) :]
+            self._lines.append(self._rules.put_failure)
+            return self._verdict(MessageClass.REGISTERS_REFUSED, tuple(culprits))
+        if culprits:
+            return self._failed(vcpu, MessageClass.REGISTERS_REFUSED, tuple(culprits))
+        return None
+
+    def _slot(self, slots: Mapping[int, int], index: int) -> int | None:
+        """The value that is written: None for one that nobody can know."""
+        return slots.get(index, 0 if self._rules.empty_slot_is_zero else None)
+
+    def _failed(self, vcpu: int, group: MessageClass, culprits: tuple[int, ...]) -> StockVerdict:
+        """The hook after the section's load has refused it."""
+        if self._rules.device_error_on_own_line:
+            self._lines += [
+                _device_error(vcpu),
+                "load of migration failed: Operation not permitted",
+            ]
+        else:
+            self._lines.append(
+                f"load of migration failed: Invalid argument: {_device_error(vcpu)}: post load "
+                "hook failed for: cpu, version_id: 22, minimum_version: 22, ret: -1"
+            )
+        return self._verdict(group, culprits)
+
+    def _verdict(self, group: MessageClass, culprits: tuple[int, ...] = ()) -> StockVerdict:
+        return StockVerdict(
+            group is MessageClass.LOADS, group, "\n".join(self._lines), culprits, self._rules.name
+        )
+
+
+def _device_error(vcpu: int) -> str:
+    return f"error while loading state for instance {vcpu:#x} of device 'cpu'"
+
+
+def _parts(state: StructLayout) -> Iterator[tuple[str, StructLayout]]:
+    """(name of the parent, subsection), in the order of the stream."""
+    for part in state.subsections:
+        yield state.name, part
+        yield from _parts(part)
+
+
+def _trusts_features(device: DeviceLayout) -> bool:
+    return any(field.name == FEATURES for field in device.state.fields)
+
+
+def _called(index: int, accelerator: Accelerator) -> str:
+    """QEMU's word for a register: its own number under TCG, the encoding under KVM."""
+    if accelerator is Accelerator.TCG:
+        return f"system register {_tcg_number(index):#x}"
+    match decode(index):
+        case Arm64System(op0=op0, op1=op1, crn=crn, crm=crm, op2=op2):
+            return f"system register op0:{op0} op1:{op1} crn:{crn} crm:{crm} op2:{op2}"
+        case Firmware(number):
+            return f"fw reg {number}"
+        case FirmwareBitmap(number):
+            return f"fw feat reg {number}"
+        case Demux():
+            return f"demuxed reg {index:x}"
+        case Sve():
+            return f"SVE register {index:x}"
+    return f"{index:x}"
+
+
+def _tcg_number(index: int) -> int:
+    """The 32-bit number by which TCG knows a register (measured in the texts of 11.1.3)."""
+    number = index & 0xFFFFFFFF
+    if index >> 60 == 0x6:
+        return number | 1 << 28
+    wide = index >> 52 & 0xF == 3
+    return number | 1 << 29 | (1 << 15 if wide else 0)

@@ -1,0 +1,141 @@
+"""A register that both sides have, with two values: may it be sent, and which value?
+
+Guest state differs by nature and is sent as it is. This module is about the other registers:
+those whose value the host or the CPU model fixes, and firmware versions and bitmaps, which a
+host accepts up to its own. Facts: TCG reads each register back after writing it; KVM answers
+EINVAL (both measured, see docs).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from armferry.decide.model import Destination
+from armferry.decide.stock_rules import tcg_keeps
+from armferry.policy import (
+    CapAtDestination,
+    DifferInMask,
+    FieldsAtMostDestination,
+    Origin,
+    Policy,
+    TakeDestination,
+)
+from armferry.registers import (
+    Accelerator,
+    Kind,
+    Safer,
+    counts_vcpus,
+    describe,
+    differing_fields,
+    explain_value,
+    kind,
+)
+
+__all__ = ["ValueRule", "differences", "fields_fit", "refusal", "tolerated_values"]
+
+_EVERY_CACHE = {0x6020000000110000 + number for number in range(14)}
+"""CCSIDR of every cache that could be: a kernel that lists them all, those the CPU has not
+included, keeps them for the guest and takes any geometry (measured on 6.12 and later); 6.1 and
+older list what the CPU has, and take nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValueRule:
+    """A value to send instead of the source's, and why it is allowed."""
+
+    value: int
+    why: str
+    origins: tuple[Origin, ...]
+    named: bool
+    """Whether the rule names this very register, not a whole kind."""
+
+
+def refusal(index: int, source: int, destination: Destination) -> str | None:
+    """Why the destination would refuse `source` for a register it has, None when it would not."""
+    own = destination.registers[index]
+    if source == own:
+        return None
+    register = describe(index)
+    if register.kind is Kind.FIRMWARE_VERSION:
+        if source > own:
+            return f"the destination offers {_shown(index, own)} at most"
+        return None
+    if register.kind is Kind.FIRMWARE_BITMAP:
+        if source & ~own:
+            return f"the destination lacks {_shown(index, source & ~own)}"
+        return None
+    kvm = destination.accelerator is Accelerator.KVM
+    fixed_there = register.constant if kvm else tcg_keeps(index)
+    if not fixed_there or (counts_vcpus(index) and not destination.same_vcpus):
+        return None
+    if kvm and destination.writable is not None:
+        fixed = (source ^ own) & ~destination.writable.get(index, 0)
+        if not fixed:
+            return None
+    every_cache = destination.registers.keys() >= _EVERY_CACHE
+    if kvm and register.kind is Kind.CACHE_GEOMETRY and every_cache:
+        return None
+    return f"the destination fixes it at {own:#x}"
+
+
+def tolerated_values(
+    index: int, source: int, destination: Destination, policy: Policy
+) -> Iterator[ValueRule]:
+    """The values that the policy allows instead of `source`, the most specific rule first.
+
+    Only values that the destination would take.
+    """
+    own = destination.registers[index]
+    if kind(index) is Kind.FIRMWARE_VERSION and policy.psci_version is not None:
+        pinned = policy.psci_version.value
+        if describe(index).name == "PSCI_VERSION" and pinned <= own:
+            yield ValueRule(
+                pinned,
+                f"kvm-psci-version pins PSCI {policy.psci_version}",
+                policy.psci_origins,
+                named=True,
+            )
+    for placed in policy.tolerances_for(index):
+        rule = placed.tolerance
+        named = isinstance(rule.select, int)
+        match rule:
+            case TakeDestination():
+                yield ValueRule(own, "the destination's value is taken", placed.origins, named)
+            case DifferInMask(mask=mask) if not (source ^ own) & ~mask:
+                words = f"it differs in the bits {mask:#x} only"
+                yield ValueRule(own, words, placed.origins, named)
+            case FieldsAtMostDestination() if fields_fit(index, source, own):
+                yield ValueRule(own, "no field is beyond the destination's", placed.origins, named)
+            case CapAtDestination():
+                value = source & own if kind(index) is Kind.FIRMWARE_BITMAP else min(source, own)
+                if refusal(index, value, destination) is None:
+                    words = "it is capped at the destination's"
+                    yield ValueRule(value, words, placed.origins, named)
+
+
+def differences(index: int, source: int, destination: int) -> str:
+    """How two values differ, fields decoded: `PMUVer 5 -> 4, DoubleLock 0 -> 15`."""
+    words = explain_value(index, source), explain_value(index, destination)
+    if all(words):
+        return f"{words[0]} -> {words[1]}"
+    parts = [
+        f"{difference.field.name} {difference.left} -> {difference.right}"
+        for difference in differing_fields(index, source, destination)
+    ]
+    return ", ".join(parts)
+
+
+def fields_fit(index: int, source: int, own: int) -> bool:
+    """Whether a guest that knows `source` finds each field at least as good in `own`."""
+    for difference in differing_fields(index, source, own):
+        left, right = difference.left, difference.right
+        if difference.field.safer is Safer.EQUAL:
+            return False
+        if difference.field.safer is Safer.HIGHER:
+            left, right = right, left
+        if left > right:
+            return False
+    return True
+
+
+def _shown(index: int, value: int) -> str:
+    return explain_value(index, value) or f"{value:#x}"

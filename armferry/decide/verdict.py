@@ -1,0 +1,172 @@
+"""The verdict on a whole VM: every vCPU's decision, and what else stands in the way.
+
+Knows how decisions add up; refuses to know where the lists come from and how a verdict is shown.
+"""
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from armferry.decide.layout import FEATURES, NO_LAYOUTS, Effect, Finding, Layouts, compare_layouts
+from armferry.decide.merge import decide
+from armferry.decide.model import Decision, Destination, Outcome, Risk, SourceFacts
+from armferry.decide.stock import StockVerdict, stock_verdict
+from armferry.policy import Policy
+
+__all__ = ["Answer", "Move", "TraceEvent", "Verdict", "judge"]
+
+
+class Answer(enum.StrEnum):
+    """Whether the move works, and whether it needs a policy."""
+
+    WORKS = "works"
+    WORKS_WITH_POLICY = "works-with-policy"
+    FAILS = "fails"
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What is to be moved where: one entry of each sequence for each vCPU of the guest.
+
+    `machine` and `destination_machine` are machine types, empty when nobody knows; `layouts` what
+    is known of the sections and of the destination's QEMU.
+    """
+
+    lists: Sequence[Mapping[int, int]]
+    destinations: Sequence[Destination]
+    facts: Sequence[SourceFacts]
+    machine: str = ""
+    destination_machine: str = ""
+    layouts: Layouts = NO_LAYOUTS
+
+
+@dataclass(frozen=True, slots=True)
+class TraceEvent:
+    """One register of one vCPU that is not simply matched."""
+
+    vcpu: int
+    outcome: Outcome
+
+    def __str__(self) -> str:
+        outcome = self.outcome
+        return (
+            f"vcpu {self.vcpu} {outcome.name} {outcome.index:#018x} "
+            f"{outcome.register_class.value}: source {_hex(outcome.source)} "
+            f"destination {_hex(outcome.destination)} sent {_hex(outcome.outgoing)}"
+            f" risk {outcome.risk}: {outcome.why}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the load does.
+
+    `obstacles` are reasons beyond the register lists, in words; `findings` every difference of the
+    sections. `features` is the env.features word to send, None to leave what comes. `stock` is
+    what the destination's QEMU would do by itself, None when its version is not known.
+    """
+
+    decisions: tuple[Decision, ...]
+    changed: bool
+    obstacles: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    features: int | None = None
+    stock: StockVerdict | None = None
+
+    @property
+    def answer(self) -> Answer:
+        """Works as it is, works with the stated policy, or fails."""
+        if self.obstacles or not all(decision.accepted for decision in self.decisions):
+            return Answer.FAILS
+        return Answer.WORKS_WITH_POLICY if self.changed else Answer.WORKS
+
+    @property
+    def risk(self) -> Risk:
+        """The highest risk of any vCPU and any mend."""
+        risks = [decision.risk for decision in self.decisions]
+        return max([*risks, *(finding.risk for finding in self.findings)], default=Risk.NONE)
+
+    @property
+    def lists(self) -> tuple[dict[int, int], ...]:
+        """The lists to send, one for each vCPU."""
+        return tuple(decision.outgoing for decision in self.decisions)
+
+    def without(self, vcpu: int) -> frozenset[str]:
+        """The subsections that the vCPU's section is sent without."""
+        return frozenset(
+            finding.subject
+            for finding in self.findings
+            if finding.effect is Effect.MENDED
+            and finding.instance == vcpu
+            and finding.subject != FEATURES
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What nobody can tell beforehand, in words."""
+        return tuple(str(one) for one in self.findings if one.effect is Effect.UNCERTAIN)
+
+    @property
+    def events(self) -> tuple[TraceEvent, ...]:
+        """Every register of every vCPU that is not simply matched."""
+        return tuple(
+            TraceEvent(vcpu, outcome)
+            for vcpu, decision in enumerate(self.decisions)
+            for outcome in decision.anomalies
+        )
+
+
+def judge(move: Move, policy: Policy, trace: Callable[[TraceEvent], None] | None = None) -> Verdict:
+    """The verdict on `move` under `policy`; `trace` is called for each of its events."""
+    decisions = tuple(
+        decide(registers, destination, policy, facts)
+        for registers, destination, facts in zip(
+            move.lists, move.destinations, move.facts, strict=True
+        )
+    )
+    changed = any(
+        decision.outgoing != dict(registers)
+        for decision, registers in zip(decisions, move.lists, strict=True)
+    )
+    findings = compare_layouts(move.layouts, policy.accepted)
+    mended = [finding for finding in findings if finding.effect is Effect.MENDED]
+    verdict = Verdict(
+        decisions,
+        changed or bool(mended),
+        (
+            *_obstacles(move),
+            *(str(one) for one in findings if one.effect is Effect.REFUSED),
+        ),
+        findings,
+        move.layouts.features if any(one.subject == FEATURES for one in mended) else None,
+        _stock(move),
+    )
+    if trace is not None:
+        for event in verdict.events:
+            trace(event)
+    return verdict
+
+
+def _stock(move: Move) -> StockVerdict | None:
+    layouts = move.layouts
+    if not layouts.qemu:
+        return None
+    return stock_verdict(
+        move.lists, move.destinations, layouts.qemu, layouts.source, layouts.destination
+    )
+
+
+def _obstacles(move: Move) -> tuple[str, ...]:
+    here, there = move.machine, move.destination_machine
+    if here and there and here != there:
+        words = (
+            f"the guest's machine type is {here}, the destination was asked about {there}: "
+            "QEMU loads a guest only into its own machine type; make the fingerprint of the "
+            f"destination with --machine {here}"
+        )
+        return (words,)
+    return ()
+
+
+def _hex(value: int | None) -> str:
+    return "-" if value is None else f"{value:#x}"

@@ -1,0 +1,599 @@
+"""Each class and each risk, with what a person is told about it, word for word."""
+
+import pytest
+
+from armferry.decide import Destination, Risk, SourceFacts, decide
+from armferry.decide import RegisterClass as Class
+from armferry.policy import EMPTY, Policy, from_options
+from armferry.registers import Accelerator
+
+KVM, TCG = Accelerator.KVM, Accelerator.TCG
+UNKNOWN = SourceFacts()
+
+MIDR = 0x603000000013C000
+DFR0 = 0x603000000013C028
+TTBR = 0x603000000013C100
+TCR2 = 0x603000000013C103
+PMMIR = 0x603000000013C4F6
+PSCI = 0x6030000000140000
+BMAP = 0x6030000000160003
+OLD = 0x40200000200E0298
+NEW = 0x40200000200E0280
+
+
+def tolerate(*rules: str, accept: str = "") -> Policy:
+    return from_options(tolerate=rules, accept_risk=[accept] if accept else [])
+
+
+Row = tuple[Class, int | None, Risk, str]
+Case = tuple[dict[int, int], dict[int, int], Accelerator, Policy, SourceFacts, list[Row]]
+
+CASES: dict[str, Case] = {
+    "matched": (
+        {TTBR: 5},
+        {TTBR: 0},
+        KVM,
+        EMPTY,
+        UNKNOWN,
+        [(Class.MATCHED, 0x5, Risk.NONE, "")],
+    ),
+    "hidden": (
+        {TCR2: 0},
+        {TCR2: 0},
+        KVM,
+        from_options(hidden=["TCR2_EL1"]),
+        UNKNOWN,
+        [
+            (
+                Class.HIDDEN,
+                None,
+                Risk.LOSSLESS,
+                "hidden from the VM; it is zero, as after reset, so nothing is lost",
+            )
+        ],
+    ),
+    "hidden lossy": (
+        {TCR2: 7},
+        {},
+        KVM,
+        from_options(hidden=["TCR2_EL1"]),
+        UNKNOWN,
+        [(Class.HIDDEN, None, Risk.LOSSY, "hidden from the VM; its value 0x7 is lost")],
+    ),
+    "hidden dest": (
+        {},
+        {TCR2: 7},
+        TCG,
+        from_options(hidden=["TCR2_EL1"]),
+        UNKNOWN,
+        [
+            (
+                Class.HIDDEN,
+                0x7,
+                Risk.LOSSLESS,
+                "the source does not have it; sent at its reset value",
+            )
+        ],
+    ),
+    "safe": (
+        {TCR2: 0},
+        {},
+        KVM,
+        from_options(safe_missing=["TCR2_EL1"]),
+        UNKNOWN,
+        [
+            (
+                Class.TOLERATED_ONLY_INCOMING,
+                None,
+                Risk.LOSSLESS,
+                "declared safe to be missing; it is zero, as after reset, so nothing is lost",
+            )
+        ],
+    ),
+    "safe kvm mark": (
+        {TCR2: 0x1DE7EC7EDBADC0DE},
+        {},
+        KVM,
+        from_options(safe_missing=["TCR2_EL1"]),
+        UNKNOWN,
+        [
+            (
+                Class.TOLERATED_ONLY_INCOMING,
+                None,
+                Risk.LOSSY,
+                "declared safe to be missing; its value 0x1de7ec7edbadc0de is lost",
+            )
+        ],
+    ),
+    "only incoming reset": (
+        {TCR2: 0},
+        {},
+        KVM,
+        EMPTY,
+        UNKNOWN,
+        [
+            (
+                Class.ONLY_INCOMING,
+                None,
+                Risk.LOSSLESS,
+                (
+                    "the destination does not know it and no rule allows dropping it; it is zero, "
+                    "as after reset"
+                ),
+            )
+        ],
+    ),
+    "only incoming lossy": (
+        {TCR2: 7},
+        {},
+        KVM,
+        EMPTY,
+        UNKNOWN,
+        [
+            (
+                Class.ONLY_INCOMING,
+                None,
+                Risk.LOSSY,
+                (
+                    "the destination does not know it and no rule allows dropping it; the guest's "
+                    "value is 0x7"
+                ),
+            )
+        ],
+    ),
+    "only incoming fresh": (
+        {TCR2: 7},
+        {},
+        KVM,
+        EMPTY,
+        SourceFacts(fresh=True),
+        [
+            (
+                Class.ONLY_INCOMING,
+                None,
+                Risk.LOSSLESS,
+                (
+                    "the destination does not know it and no rule allows dropping it; the guest "
+                    "never ran"
+                ),
+            )
+        ],
+    ),
+    "only incoming known reset": (
+        {TCR2: 7},
+        {},
+        KVM,
+        EMPTY,
+        SourceFacts(reset={TCR2: 7}),
+        [
+            (
+                Class.ONLY_INCOMING,
+                None,
+                Risk.LOSSLESS,
+                (
+                    "the destination does not know it and no rule allows dropping it; 0x7 is the "
+                    "source's reset value"
+                ),
+            )
+        ],
+    ),
+    "not both": (
+        {TCR2: 7},
+        {},
+        KVM,
+        tolerate("TCR2_EL1: not-on-both-ends"),
+        UNKNOWN,
+        [
+            (
+                Class.TOLERATED_ONLY_INCOMING,
+                None,
+                Risk.LOSSY,
+                "may exist on one end only; its value 0x7 is lost",
+            )
+        ],
+    ),
+    "src if": (
+        {TCR2: 7},
+        {},
+        KVM,
+        tolerate("TCR2_EL1: only-source-if (value & 0x8) == 0x0"),
+        UNKNOWN,
+        [
+            (
+                Class.TOLERATED_ONLY_INCOMING,
+                None,
+                Risk.LOSSY,
+                "may be dropped while value & 0x8 is 0x0; its value 0x7 is lost",
+            )
+        ],
+    ),
+    "src reset": (
+        {TCR2: 0},
+        {},
+        KVM,
+        tolerate("TCR2_EL1: only-source-if-reset"),
+        UNKNOWN,
+        [
+            (
+                Class.TOLERATED_ONLY_INCOMING,
+                None,
+                Risk.LOSSLESS,
+                (
+                    "may be dropped while it holds its reset value; it is zero, as after reset, so "
+                    "nothing is lost"
+                ),
+            )
+        ],
+    ),
+    "src reset val": (
+        {TCR2: 9},
+        {},
+        KVM,
+        tolerate("TCR2_EL1: only-source-if-reset 0x9"),
+        UNKNOWN,
+        [
+            (
+                Class.TOLERATED_ONLY_INCOMING,
+                None,
+                Risk.LOSSLESS,
+                (
+                    "may be dropped while it holds its reset value; its value is a reset value by "
+                    "the rule, so nothing is lost"
+                ),
+            )
+        ],
+    ),
+    "dest kvm": (
+        {},
+        {PMMIR: 6},
+        KVM,
+        EMPTY,
+        UNKNOWN,
+        [
+            (
+                Class.ONLY_DESTINATION,
+                None,
+                Risk.LOSSLESS,
+                "the source does not have it; keeps its reset value",
+            )
+        ],
+    ),
+    "dest tcg": (
+        {},
+        {PMMIR: 6},
+        TCG,
+        EMPTY,
+        UNKNOWN,
+        [
+            (
+                Class.ONLY_DESTINATION,
+                0x6,
+                Risk.LOSSLESS,
+                "the source does not have it; sent at its reset value",
+            )
+        ],
+    ),
+    "dest tol": (
+        {},
+        {PMMIR: 6},
+        TCG,
+        tolerate("PMMIR_EL1: not-on-both-ends"),
+        UNKNOWN,
+        [
+            (
+                Class.TOLERATED_ONLY_DESTINATION,
+                0x6,
+                Risk.LOSSLESS,
+                "the source does not have it; sent at its reset value",
+            )
+        ],
+    ),
+    "rekey": (
+        {OLD: 3},
+        {NEW: 0},
+        TCG,
+        tolerate("0x40200000200e0298: re-key 0x40200000200e0280"),
+        UNKNOWN,
+        [
+            (
+                Class.VALUE_REFUSED,
+                None,
+                Risk.GUEST_VISIBLE,
+                (
+                    "comes as DBGDTRTX, its name on the source; the destination fixes it at 0x0: "
+                    "DTRTX 3 -> 0"
+                ),
+            ),
+            (
+                Class.TOLERATED_ONLY_INCOMING,
+                None,
+                Risk.LOSSLESS,
+                "sent as DBGDTRTXINT, its name on the destination",
+            ),
+        ],
+    ),
+    "rekey of a value that fits": (
+        {OLD: 0},
+        {NEW: 0},
+        TCG,
+        tolerate("0x40200000200e0298: re-key 0x40200000200e0280"),
+        UNKNOWN,
+        [
+            (
+                Class.VALUE_TOLERATED,
+                0x0,
+                Risk.LOSSLESS,
+                "comes as DBGDTRTX, its name on the source",
+            ),
+            (
+                Class.TOLERATED_ONLY_INCOMING,
+                None,
+                Risk.LOSSLESS,
+                "sent as DBGDTRTXINT, its name on the destination",
+            ),
+        ],
+    ),
+    "value refused": (
+        {MIDR: 0x410FD070},
+        {MIDR: 0x410FD0C1},
+        KVM,
+        EMPTY,
+        UNKNOWN,
+        [
+            (
+                Class.VALUE_REFUSED,
+                None,
+                Risk.GUEST_VISIBLE,
+                "the destination fixes it at 0x410fd0c1: Revision 0 -> 1, PartNum 3335 -> 3340",
+            )
+        ],
+    ),
+    "dfr0": (
+        {DFR0: 0x10305106},
+        {DFR0: 0x10305006},
+        KVM,
+        EMPTY,
+        UNKNOWN,
+        [
+            (
+                Class.VALUE_REFUSED,
+                None,
+                Risk.GUEST_VISIBLE,
+                "the destination fixes it at 0x10305006: PMUVer 1 -> 0",
+            )
+        ],
+    ),
+    "take named": (
+        {MIDR: 0x410FD070},
+        {MIDR: 0x410FD0C1},
+        KVM,
+        tolerate("MIDR_EL1: take destination's"),
+        UNKNOWN,
+        [
+            (
+                Class.VALUE_TOLERATED,
+                0x410FD0C1,
+                Risk.GUEST_VISIBLE,
+                "the destination's value is taken: Revision 0 -> 1, PartNum 3335 -> 3340",
+            )
+        ],
+    ),
+    "take kind": (
+        {MIDR: 0x410FD070},
+        {MIDR: 0x410FD0C1},
+        KVM,
+        tolerate("identification: take destination's"),
+        UNKNOWN,
+        [
+            (
+                Class.VALUE_REFUSED,
+                None,
+                Risk.GUEST_VISIBLE,
+                (
+                    "the destination's value is taken: Revision 0 -> 1, PartNum 3335 -> 3340; not "
+                    "done unless you name it (--accept-risk MIDR_EL1 or guest-visible)"
+                ),
+            )
+        ],
+    ),
+    "take kind acc": (
+        {MIDR: 0x410FD070},
+        {MIDR: 0x410FD0C1},
+        KVM,
+        tolerate("identification: take destination's", accept="guest-visible"),
+        UNKNOWN,
+        [
+            (
+                Class.VALUE_TOLERATED,
+                0x410FD0C1,
+                Risk.GUEST_VISIBLE,
+                "the destination's value is taken: Revision 0 -> 1, PartNum 3335 -> 3340",
+            )
+        ],
+    ),
+    "take kind fresh": (
+        {MIDR: 0x410FD070},
+        {MIDR: 0x410FD0C1},
+        KVM,
+        tolerate("identification: take destination's"),
+        SourceFacts(fresh=True),
+        [
+            (
+                Class.VALUE_TOLERATED,
+                0x410FD0C1,
+                Risk.LOSSLESS,
+                "the destination's value is taken: Revision 0 -> 1, PartNum 3335 -> 3340",
+            )
+        ],
+    ),
+    "mask": (
+        {MIDR: 0x410FD0C0},
+        {MIDR: 0x410FD0C1},
+        KVM,
+        tolerate("MIDR_EL1: differ-in-mask 0xf"),
+        UNKNOWN,
+        [
+            (
+                Class.VALUE_TOLERATED,
+                0x410FD0C1,
+                Risk.GUEST_VISIBLE,
+                "it differs in the bits 0xf only: Revision 0 -> 1",
+            )
+        ],
+    ),
+    "field": (
+        {DFR0: 0x10305006},
+        {DFR0: 0x10305106},
+        KVM,
+        tolerate("ID_AA64DFR0_EL1: field <= destination"),
+        UNKNOWN,
+        [
+            (
+                Class.VALUE_TOLERATED,
+                0x10305106,
+                Risk.GUEST_VISIBLE,
+                "no field is beyond the destination's: PMUVer 0 -> 1",
+            )
+        ],
+    ),
+    "psci": (
+        {PSCI: 0x10003},
+        {PSCI: 0x10001},
+        KVM,
+        EMPTY,
+        UNKNOWN,
+        [
+            (
+                Class.VALUE_REFUSED,
+                None,
+                Risk.GUEST_VISIBLE,
+                "the destination offers PSCI 1.1 at most: PSCI 1.3 -> PSCI 1.1",
+            )
+        ],
+    ),
+    "psci cap": (
+        {PSCI: 0x10003},
+        {PSCI: 0x10001},
+        KVM,
+        tolerate("PSCI_VERSION: cap at destination"),
+        UNKNOWN,
+        [
+            (
+                Class.VALUE_TOLERATED,
+                0x10001,
+                Risk.GUEST_VISIBLE,
+                "it is capped at the destination's: PSCI 1.3 -> PSCI 1.1",
+            )
+        ],
+    ),
+    "psci pin": (
+        {PSCI: 0x10003},
+        {PSCI: 0x10001},
+        KVM,
+        from_options(psci_versions=["1.1"]),
+        UNKNOWN,
+        [
+            (
+                Class.VALUE_TOLERATED,
+                0x10001,
+                Risk.GUEST_VISIBLE,
+                "kvm-psci-version pins PSCI 1.1: PSCI 1.3 -> PSCI 1.1",
+            )
+        ],
+    ),
+    "psci pin high": (
+        {PSCI: 0x10001},
+        {PSCI: 0x10001},
+        KVM,
+        from_options(psci_versions=["1.3"]),
+        UNKNOWN,
+        [
+            (
+                Class.VALUE_REFUSED,
+                None,
+                Risk.GUEST_VISIBLE,
+                (
+                    "kvm-psci-version pins PSCI 1.3, which the destination does not offer: PSCI "
+                    "1.3 -> PSCI 1.1"
+                ),
+            )
+        ],
+    ),
+    "bmap": (
+        {BMAP: 3},
+        {BMAP: 1},
+        KVM,
+        EMPTY,
+        UNKNOWN,
+        [
+            (
+                Class.VALUE_REFUSED,
+                None,
+                Risk.GUEST_VISIBLE,
+                (
+                    "the destination lacks DISCOVER_IMPL_CPUS: DISCOVER_IMPL_VER, "
+                    "DISCOVER_IMPL_CPUS -> DISCOVER_IMPL_VER"
+                ),
+            )
+        ],
+    ),
+    "bmap cap": (
+        {BMAP: 3},
+        {BMAP: 1},
+        KVM,
+        tolerate("VENDOR_HYP_BMAP_2: cap at destination"),
+        UNKNOWN,
+        [
+            (
+                Class.VALUE_TOLERATED,
+                0x1,
+                Risk.GUEST_VISIBLE,
+                (
+                    "it is capped at the destination's: DISCOVER_IMPL_VER, DISCOVER_IMPL_CPUS -> "
+                    "DISCOVER_IMPL_VER"
+                ),
+            )
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("incoming", "own", "accelerator", "policy", "facts", "expected"),
+    list(CASES.values()),
+    ids=list(CASES),
+)
+def test_what_becomes_of_a_register_and_why(
+    incoming: dict[int, int],
+    own: dict[int, int],
+    accelerator: Accelerator,
+    policy: Policy,
+    facts: SourceFacts,
+    expected: list[Row],
+) -> None:
+    decision = decide(incoming, Destination(own, accelerator), policy, facts)
+    assert [
+        (outcome.register_class, outcome.outgoing, outcome.risk, outcome.why)
+        for outcome in decision.outcomes
+    ] == expected
+
+
+def test_the_cases_show_every_class_and_every_risk() -> None:
+    rows = [row for case in CASES.values() for row in case[-1]]
+    assert {row[0] for row in rows} == set(Class)
+    assert {row[2] for row in rows} == set(Risk)
+
+
+def test_the_mark_of_kvm_is_a_reset_value_only_where_kvm_wrote_it() -> None:
+    mark = 0x1DE7EC7EDBADC0DE
+    missing = from_options(safe_missing=["TCR2_EL1"])
+    for also, risk in ((PSCI, Risk.LOSSLESS), (OLD, Risk.LOSSY)):
+        decision = decide({also: 0, TCR2: mark}, Destination({also: 0}, KVM), missing)
+        assert decision.outcomes[-1 if also == OLD else 0].risk is risk
+
+
+def test_a_hidden_register_does_not_travel_under_another_name() -> None:
+    rules = tolerate("0x40200000200e0298: re-key 0x40200000200e0280")
+    hidden = rules.union(from_options(hidden=["0x40200000200e0298"]))
+    decision = decide({OLD: 3}, Destination({NEW: 0}, TCG), hidden)
+    assert decision.outgoing == {NEW: 0}

@@ -1,0 +1,242 @@
+"""Differences beyond the register lists: what is mended, what is refused, what is said."""
+
+import pytest
+
+from armferry.decide import Effect, Finding, Layouts, Risk, compare_layouts
+from armferry.policy import NO_RISK, AcceptedRisk
+from armferry.stream.description import DeviceLayout, FieldLayout, StructLayout
+
+ARMED = b"\x00\x00\x00\x00\x12\x34\x56\x78"
+IDLE = b"\xff" * 8
+
+
+def part(name: str, *inner: StructLayout) -> StructLayout:
+    return StructLayout(name, 1, (FieldLayout("content", "uint64", 8, 1),), inner)
+
+
+def device(
+    name: str, *parts: StructLayout, version: int = 1, field: str = "field", instance: int = 0
+) -> DeviceLayout:
+    fields = (FieldLayout(field, "uint64", 8, 1),)
+    return DeviceLayout(name, instance, version, StructLayout(name, version, fields, parts))
+
+
+def findings(
+    source: DeviceLayout,
+    *destination: DeviceLayout,
+    content: dict[str, bytes] | None = None,
+    accepted: AcceptedRisk = NO_RISK,
+    fresh: bool = False,
+    features: int | None = None,
+    qemu: str = "10.0.13",
+) -> tuple[Finding, ...]:
+    layouts = Layouts(
+        (source,),
+        destination,
+        () if content is None else (content,),
+        fresh=fresh,
+        at_reset=True,
+        features=features,
+        qemu=qemu,
+    )
+    return compare_layouts(layouts, accepted)
+
+
+def told(found: tuple[Finding, ...]) -> list[tuple[Effect, Risk, str]]:
+    return [(finding.effect, finding.risk, str(finding)) for finding in found]
+
+
+TIMER = device("cpu", part("cpu/wfxt-timer"))
+CPU = device("cpu")
+
+
+def test_nothing_is_said_of_equal_sections() -> None:
+    assert findings(TIMER, TIMER) == ()
+    assert findings(CPU, TIMER) == ()
+
+
+def test_nothing_is_said_without_layouts() -> None:
+    assert compare_layouts(Layouts((CPU,), ()), NO_RISK) == ()
+
+
+def test_subsection_at_reset_is_left_out() -> None:
+    assert told(findings(TIMER, CPU, content={"cpu/wfxt-timer": IDLE})) == [
+        (
+            Effect.MENDED,
+            Risk.LOSSLESS,
+            (
+                "section 'cpu' instance 0, cpu/wfxt-timer: the destination does not "
+                "accept it; left "
+                "out: it is as after reset, so nothing is lost"
+            ),
+        )
+    ]
+    zeros = findings(device("cpu", part("cpu/fpmr")), CPU, content={"cpu/fpmr": bytes(8)})
+    assert [finding.risk for finding in zeros] == [Risk.LOSSLESS]
+
+
+def test_subsection_of_a_fresh_guest_is_left_out() -> None:
+    assert told(findings(TIMER, CPU, fresh=True)) == [
+        (
+            Effect.MENDED,
+            Risk.LOSSLESS,
+            (
+                "section 'cpu' instance 0, cpu/wfxt-timer: the destination does not "
+                "accept it; left "
+                "out: the guest never ran, so nothing is lost"
+            ),
+        )
+    ]
+
+
+def test_subsection_in_use_is_refused_until_it_is_named() -> None:
+    content = {"cpu/wfxt-timer": ARMED}
+    assert told(findings(TIMER, CPU, content=content)) == [
+        (
+            Effect.REFUSED,
+            Risk.LOSSY,
+            (
+                "section 'cpu' instance 0, cpu/wfxt-timer: the destination does not "
+                "accept it and it "
+                "holds 0000000012345678; not left out unless you name it "
+                "(--accept-risk cpu/wfxt-timer)"
+            ),
+        )
+    ]
+    named = AcceptedRisk(subsections=frozenset({"cpu/wfxt-timer"}))
+    lost = "left out: it holds 0000000012345678, which is lost"
+    for accepted in (named, AcceptedRisk(lossy=True)):
+        assert told(findings(TIMER, CPU, content=content, accepted=accepted)) == [
+            (
+                Effect.MENDED,
+                Risk.LOSSY,
+                (
+                    "section 'cpu' instance 0, cpu/wfxt-timer: the destination does not accept it; "
+                    f"{lost}"
+                ),
+            )
+        ]
+
+
+def test_subsection_that_the_release_knows_is_carried() -> None:
+    guest = device("cpu", part("cpu/serror"), part("cpu/fpmr"))
+    content = {"cpu/serror": ARMED, "cpu/fpmr": ARMED}
+    assert findings(guest, CPU, content=content, qemu="11.1.3") == ()
+    unknown = findings(guest, CPU, content=content, qemu="")
+    assert [finding.subject for finding in unknown] == ["cpu/fpmr"]
+
+
+def test_part_of_a_subsection_cannot_be_left_out() -> None:
+    guest = device("cpu", part("cpu/vfp", part("cpu/vfp/fpcr_fpsr")))
+    assert told(findings(guest, CPU, qemu="7.2.22")) == [
+        (
+            Effect.REFUSED,
+            Risk.NONE,
+            (
+                "section 'cpu' instance 0, cpu/vfp/fpcr_fpsr: the destination does not "
+                "know it, and "
+                "it is a part of cpu/vfp"
+            ),
+        )
+    ]
+    assert findings(guest, CPU, qemu="10.0.13") == ()
+
+
+def test_features_word() -> None:
+    believing = device("cpu", field="env.features")
+    assert told(findings(CPU, believing, features=0x73F0EF179)) == [
+        (
+            Effect.MENDED,
+            Risk.LOSSLESS,
+            (
+                "section 'cpu' instance 0, env.features: the destination believes the word that "
+                "comes; its own is sent, 0x73f0ef179"
+            ),
+        )
+    ]
+    assert told(findings(CPU, believing)) == [
+        (
+            Effect.REFUSED,
+            Risk.NONE,
+            (
+                "section 'cpu' instance 0, env.features: the destination believes the word that "
+                "comes, and its own is not known; make its fingerprint again"
+            ),
+        )
+    ]
+    assert findings(believing, believing, features=1) == ()
+    assert findings(believing, CPU) == ()
+
+
+def test_vcpu_without_a_record_is_like_the_first() -> None:
+    third = device("cpu", part("cpu/wfxt-timer"), instance=2)
+    assert [finding.instance for finding in findings(third, CPU, fresh=True)] == [2]
+
+
+def test_second_half_of_a_vcpu_is_like_the_first_too() -> None:
+    assert findings(device("cpu_common", instance=2), device("cpu_common")) == ()
+
+
+def test_record_of_vcpus_says_nothing_of_devices() -> None:
+    assert findings(device("pl031"), CPU) == ()
+
+
+@pytest.mark.parametrize(
+    ("guest", "host", "fresh", "effect", "text"),
+    [
+        (
+            device("pl031"),
+            device("pl011"),
+            False,
+            Effect.REFUSED,
+            (
+                "section 'pl031' instance 0: the guest has this device, the destination has not; "
+                "start the destination with the same devices"
+            ),
+        ),
+        (
+            device("pl061", version=5),
+            device("pl061", version=4),
+            False,
+            Effect.REFUSED,
+            "section 'pl061' instance 0: it comes in version 5, the destination reads 4 at most",
+        ),
+        (
+            device("pl061", version=3),
+            device("pl061", version=4),
+            False,
+            Effect.UNCERTAIN,
+            (
+                "section 'pl061' instance 0: it comes in version 3, the destination writes 4; only "
+                "its QEMU knows whether it still reads the older one"
+            ),
+        ),
+        (
+            device("pl011", part("pl011/clock")),
+            device("pl011"),
+            True,
+            Effect.REFUSED,
+            (
+                "section 'pl011' instance 0, pl011/clock: the destination, in the same state, does "
+                "not write this subsection, so it does not know it; only the CPU's own subsections "
+                "can be left out"
+            ),
+        ),
+        (
+            device("pl011", part("pl011/clock")),
+            device("pl011"),
+            False,
+            Effect.UNCERTAIN,
+            (
+                "section 'pl011' instance 0, pl011/clock: the destination's record lacks this "
+                "subsection; QEMU writes some only while a device needs them, so it "
+                "may know it all "
+                "the same"
+            ),
+        ),
+    ],
+)
+def test_other_devices(
+    guest: DeviceLayout, host: DeviceLayout, fresh: bool, effect: Effect, text: str
+) -> None:
+    assert told(findings(guest, host, fresh=fresh)) == [(effect, Risk.NONE, text)]
