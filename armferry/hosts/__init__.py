@@ -1,0 +1,1 @@
+"""Where fingerprints come from."""

@@ -1,0 +1,202 @@
+"""The compressed stream of a libvirt save image, as a descriptor of plain bytes.
+
+Either direction runs beside the caller and is joined by a pipe, so memory stays bounded and the
+(de)compression has a processor of its own. Python's own libraries serve gzip, bzip2 and xz; isal
+and zstandard are used where they are installed, lzop and otherwise zstd as programs. Levels are
+fast ones, as libvirt's own. An archive of several members is read whole.
+"""
+
+import bz2
+import contextlib
+import gzip
+import importlib.util
+import lzma
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, Literal
+
+from armferry.errors import ArmferryError, EnvironmentFault
+from armferry.stream.save_image import Compression
+
+__all__ = ["CompressionFault", "MissingProgram", "compressed", "decompressed"]
+
+_CHUNK = 256 << 10
+_LEVEL = 3
+
+
+class CompressionFault(ArmferryError):
+    """Compressed bytes that are damaged, or that cannot be read or written."""
+
+
+class MissingProgram(EnvironmentFault):
+    """A compression whose program is not installed."""
+
+
+@contextlib.contextmanager
+def decompressed(source: int, compression: Compression) -> Iterator[int]:
+    """A descriptor with what the rest of `source` holds, decompressed.
+
+    Raises MissingProgram at once and CompressionFault at the end of the block, unless the block
+    left the stream unread.
+    """
+    if compression.seekable:
+        yield source
+        return
+    program = _program(compression)
+    if program is not None:
+        with _piped([program, "-dc"], source, subprocess.PIPE, compression) as process:
+            assert process.stdout is not None
+            yield process.stdout.fileno()
+        return
+    ours, theirs = os.pipe()
+    with _thread(lambda: _decode(source, theirs, compression), theirs):
+        try:
+            yield ours
+        finally:
+            os.close(ours)  # a decoder that still writes ends with EPIPE
+
+
+@contextlib.contextmanager
+def compressed(target: int, compression: Compression) -> Iterator[int]:
+    """A descriptor; what is written to it goes to `target`, compressed and whole when it ends.
+
+    Raises MissingProgram at once and CompressionFault for what cannot be written.
+    """
+    if compression.seekable:
+        yield target
+        return
+    program = _program(compression)
+    if program is not None:
+        with _piped([program, f"-{_LEVEL}", "-c"], subprocess.PIPE, target, compression) as process:
+            assert process.stdin is not None
+            yield process.stdin.fileno()
+        return
+    theirs, ours = os.pipe()
+    with _thread(lambda: _encode(theirs, target, compression), theirs):
+        try:
+            yield ours
+        finally:
+            os.close(ours)
+
+
+def _program(compression: Compression) -> str | None:
+    """The program that does it; None when a library does."""
+    if compression is Compression.ZSTD and importlib.util.find_spec("zstandard") is not None:
+        return None
+    if compression not in (Compression.LZOP, Compression.ZSTD):
+        return None
+    found = shutil.which(compression.word)
+    if found is None:
+        raise MissingProgram(
+            f"the image is compressed with {compression.word} and the program {compression.word} "
+            f"is missing; apt-get install {compression.word}"
+        )
+    return found
+
+
+def _opened(file: BinaryIO, compression: Compression, mode: Literal["rb", "wb"]) -> Any:
+    """`file` as a file of plain bytes, read or written in bounded pieces."""
+    if compression is Compression.BZIP2:
+        return bz2.BZ2File(file, mode, compresslevel=_LEVEL)
+    if compression is Compression.XZ:
+        return lzma.LZMAFile(file, mode, preset=_LEVEL if mode == "wb" else None)
+    if compression is Compression.ZSTD:
+        import zstandard
+
+        if mode == "rb":
+            return zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+        compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
+        return compressor.stream_writer(file, closefd=False)
+    if importlib.util.find_spec("isal") is not None:
+        from isal import igzip
+
+        untyped: Any = igzip.IGzipFile
+        return untyped(fileobj=file, mode=mode, compresslevel=_LEVEL)
+    return gzip.GzipFile(fileobj=file, mode=mode, compresslevel=_LEVEL)
+
+
+def _decode(source: int, target: int, compression: Compression) -> None:
+    with open(source, "rb", closefd=False) as file, _opened(file, compression, "rb") as plain:
+        while data := plain.read(_CHUNK):
+            _write(target, data)
+
+
+def _encode(source: int, target: int, compression: Compression) -> None:
+    with open(target, "wb", closefd=False) as file, _opened(file, compression, "wb") as packed:
+        while data := os.read(source, _CHUNK):
+            packed.write(data)
+
+
+def _write(target: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(target, view) :]
+
+
+@contextlib.contextmanager
+def _thread(work: Callable[[], None], pipe: int) -> Iterator[None]:
+    """Runs `work` beside the block; `pipe` is its end of the pipe, closed when it is done."""
+    faults: list[Exception] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BrokenPipeError:
+            pass  # whoever read has gone, and knows why
+        except Exception as fault:
+            faults.append(fault)
+        finally:
+            os.close(pipe)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+        # what the block made of a broken stream is only the consequence
+        if faults:
+            raise _fault(faults[0]) from faults[0]
+
+
+def _fault(reason: Exception) -> CompressionFault:
+    words = reason.strerror if isinstance(reason, OSError) and reason.strerror else str(reason)
+    return CompressionFault(
+        f"the compressed stream of the save image cannot be processed: {words}; "
+        "save the guest again"
+    )
+
+
+@contextlib.contextmanager
+def _piped(
+    command: list[str], source: int, target: int, compression: Compression
+) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        command, stdin=source, stdout=target, stderr=subprocess.PIPE, start_new_session=True
+    )
+    fault: ArmferryError | None = None
+    try:
+        yield process
+    except ArmferryError as error:
+        fault = error
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                stream.close()
+        assert process.stderr is not None
+        said = process.stderr.read().decode("utf-8", "replace").strip()
+        process.stderr.close()
+        process.wait()
+    if process.returncode > 0 and "roken pipe" not in said:
+        raise CompressionFault(
+            f"the compressed stream of the save image cannot be processed: {compression.word} "
+            f"ended with status {process.returncode}: {said}; save the guest again"
+        ) from fault
+    if fault is not None:
+        raise fault

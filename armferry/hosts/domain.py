@@ -1,0 +1,111 @@
+"""What a libvirt domain's XML says of its CPU and machine.
+
+Knows the few elements that decide which registers a guest has (libvirt's formatdomain
+documentation); refuses to know the rest. Imports next to nothing: libvirt's hook waits for it.
+"""
+
+from xml.parsers import expat
+
+__all__ = ["DomainFacts", "UnreadableDomain", "read_domain"]
+
+_CPU_MODES = {"host-passthrough": "host", "maximum": "max"}
+_SWITCH = {"require": "on", "force": "on", "disable": "off", "forbid": "off"}
+
+
+class UnreadableDomain(Exception):
+    """A text that is not the XML of a domain."""
+
+
+class DomainFacts:
+    """What one domain runs on.
+
+    `machine` is the machine type, `accelerator` is `tcg` or `kvm`, `emulator` the path of the
+    QEMU. `cpu` is the text after QEMU's -cpu, empty where the XML does not determine it.
+    """
+
+    __slots__ = ("accelerator", "cpu", "emulator", "machine", "name", "uuid")
+
+    def __init__(
+        self, name: str, uuid: str, machine: str, cpu: str, accelerator: str, emulator: str
+    ) -> None:
+        self.name = name
+        self.uuid = uuid
+        self.machine = machine
+        self.cpu = cpu
+        self.accelerator = accelerator
+        self.emulator = emulator
+
+    @property
+    def kind(self) -> str:
+        """What must be equal on both hosts for a move: machine, CPU, accelerator."""
+        return f"{self.machine} {self.cpu} {self.accelerator}"
+
+
+def read_domain(xml: str) -> DomainFacts | None:
+    """The facts of an aarch64 domain; None for any other. Raises UnreadableDomain.
+
+    `xml` is a domain, or libvirt's status file around one.
+    """
+    reader = _Reader()
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = reader.begin
+    parser.EndElementHandler = reader.end
+    parser.CharacterDataHandler = reader.text
+    try:
+        parser.Parse(xml, True)
+    except expat.ExpatError as error:
+        raise UnreadableDomain(f"not the XML of a domain: {error}") from None
+    return reader.facts()
+
+
+class _Reader:
+    """Collects by path below the domain element."""
+
+    def __init__(self) -> None:
+        self._path: list[str] = []
+        self._texts: dict[str, str] = {}
+        self._attributes: dict[str, dict[str, str]] = {}
+        self._features: list[str] = []
+        self._inside = False
+
+    def begin(self, name: str, attributes: dict[str, str]) -> None:
+        if not self._inside:
+            if name == "domain":
+                self._inside = True
+                self._attributes[""] = attributes
+            return
+        self._path.append(name)
+        where = "/".join(self._path)
+        if where == "cpu/feature":
+            switch = _SWITCH.get(attributes.get("policy", "require"))
+            if switch is not None:
+                self._features.append(f"{attributes.get('name', '')}={switch}")
+        self._attributes.setdefault(where, attributes)
+
+    def end(self, name: str) -> None:
+        if self._path:
+            self._path.pop()
+        elif name == "domain":
+            self._inside = False
+
+    def text(self, data: str) -> None:
+        where = "/".join(self._path)
+        if self._inside and where in ("name", "uuid", "cpu/model", "devices/emulator"):
+            self._texts[where] = self._texts.get(where, "") + data
+
+    def facts(self) -> DomainFacts | None:
+        about = self._attributes.get("os/type", {})
+        if about.get("arch") != "aarch64" or "devices/emulator" not in self._texts:
+            return None
+        model = _CPU_MODES.get(
+            self._attributes.get("cpu", {}).get("mode", "custom"),
+            self._texts.get("cpu/model", "").strip(),
+        )
+        return DomainFacts(
+            self._texts.get("name", ""),
+            self._texts.get("uuid", ""),
+            about.get("machine", ""),
+            ",".join([model, *sorted(self._features)]) if model else "",
+            "kvm" if self._attributes[""].get("type") == "kvm" else "tcg",
+            self._texts["devices/emulator"],
+        )

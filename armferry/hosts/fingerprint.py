@@ -1,0 +1,252 @@
+"""A fingerprint: what one host would accept, as a value and as a JSON document.
+
+Knows register lists at reset, the layout of every device section, and where they came from.
+Refuses to know how they were obtained (`probe`, `recorded`, `kvm`). The document is versioned;
+its schema is in docs/json.md.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from armferry.errors import ArmferryError
+from armferry.registers import Accelerator, accelerator_of
+
+if TYPE_CHECKING:
+    from armferry.decide import Destination
+    from armferry.stream.description import DeviceLayout, FieldLayout, StructLayout
+
+__all__ = [
+    "MAX_DOCUMENT",
+    "Fingerprint",
+    "FingerprintError",
+    "Provenance",
+    "dump",
+    "parse",
+]
+
+FORMAT = "armferry-fingerprint"
+VERSION = 1
+MAX_DOCUMENT = 16 << 20
+"""Bytes of a document; one vCPU takes 10 KiB, all the devices of a machine 50."""
+
+
+class FingerprintError(ArmferryError):
+    """A document that is no fingerprint, or one that this armferry cannot read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a fingerprint came from; an empty text means that nobody knows.
+
+    `how` is `probe`, `stream`, `kvm` or `atlas`. `qemu` is the version of the QEMU (`10.0.13`),
+    `package` that of its package, `kernel` the release of the host's kernel, `hardware` the
+    machine and, for KVM, its CPU.
+    """
+
+    how: str
+    machine: str = ""
+    cpu: str = ""
+    accelerator: Accelerator | None = None
+    qemu: str = ""
+    package: str = ""
+    kernel: str = ""
+    hardware: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What one host would accept.
+
+    `cpus` has one register list (index -> value) for each vCPU. `at_reset` says that the values
+    are those after reset: a list taken from a guest that ran has others. `devices` is empty when
+    nothing is known of the devices. `writable` maps an identification register to the bits that
+    the host's kernel lets be set; None when nobody asked the kernel. `features` is the host's
+    env.features word, None unless its QEMU believes the word that comes.
+    """
+
+    provenance: Provenance
+    cpus: tuple[Mapping[int, int], ...]
+    at_reset: bool
+    devices: "tuple[DeviceLayout, ...]" = ()
+    writable: Mapping[int, int] | None = None
+    capabilities: Mapping[str, int] = field(default_factory=dict)
+    features: int | None = None
+
+    @property
+    def accelerator(self) -> Accelerator:
+        """Who made the lists; told from the indexes when the provenance does not say."""
+        return self.provenance.accelerator or accelerator_of(self.cpus[0])
+
+    def destinations(self, vcpus: int) -> "tuple[Destination, ...]":
+        """What each of `vcpus` vCPUs would accept; one that was not recorded is like the first."""
+        # here, so that a host that only writes its fingerprint does not load the decision
+        from armferry.decide import Destination
+
+        return tuple(
+            Destination(
+                self.cpus[vcpu] if vcpu < len(self.cpus) else self.cpus[0],
+                self.accelerator,
+                self.at_reset,
+                self.writable,
+                same_vcpus=vcpus == len(self.cpus),
+            )
+            for vcpu in range(vcpus)
+        )
+
+
+def dump(fingerprint: Fingerprint) -> str:
+    """The JSON document, numbers as hexadecimal text, one register a line."""
+    about = fingerprint.provenance
+    document: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "provenance": {
+            "how": about.how,
+            "machine": about.machine,
+            "cpu": about.cpu,
+            "accelerator": about.accelerator.value if about.accelerator else "",
+            "qemu": about.qemu,
+            "package": about.package,
+            "kernel": about.kernel,
+            "hardware": about.hardware,
+        },
+        "at_reset": fingerprint.at_reset,
+        "cpus": [{"registers": _numbers(registers)} for registers in fingerprint.cpus],
+        "writable": None if fingerprint.writable is None else _numbers(fingerprint.writable),
+        "capabilities": dict(fingerprint.capabilities),
+        "features": None if fingerprint.features is None else f"{fingerprint.features:#x}",
+        "devices": [_device_json(device) for device in fingerprint.devices],
+    }
+    return json.dumps(document, indent=1) + "\n"
+
+
+def parse(data: bytes, where: str) -> Fingerprint:
+    """The fingerprint in `data`; `where` begins every message. Raises FingerprintError."""
+    if len(data) > MAX_DOCUMENT:
+        raise FingerprintError(
+            f"{where}: not a fingerprint: it is longer than {MAX_DOCUMENT} bytes"
+        )
+    try:
+        document = json.loads(data.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise FingerprintError(f"{where}: not a fingerprint: it is not text") from None
+    except (ValueError, RecursionError) as error:
+        raise FingerprintError(f"{where}: not a fingerprint: it is not JSON ({error})") from None
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise FingerprintError(
+            f'{where}: not a fingerprint: it does not say "format": "{FORMAT}"; make one with '
+            "armferry fingerprint"
+        )
+    if document.get("version") != VERSION:
+        raise FingerprintError(
+            f"{where}: fingerprint version {document.get('version')!r}; this armferry reads "
+            f"version {VERSION}: make it again with armferry fingerprint"
+        )
+    try:
+        return _read(document)
+    except KeyError as error:
+        raise FingerprintError(f"{where}: malformed fingerprint: {error} is missing") from None
+    except (TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise FingerprintError(f"{where}: malformed fingerprint: {error}") from None
+
+
+def _read(document: Mapping[str, Any]) -> Fingerprint:
+    about = dict(document["provenance"])
+    accelerator = about.pop("accelerator", "")
+    unknown = sorted(set(about) - set(Provenance.__dataclass_fields__))
+    if unknown:
+        raise ValueError(f"provenance has unknown keys {', '.join(unknown)}")
+    cpus = tuple(_registers(cpu["registers"]) for cpu in document["cpus"])
+    if not all(cpus) or not cpus:
+        raise ValueError("a vCPU without registers" if cpus else "no vCPU")
+    if not isinstance(document["at_reset"], bool):
+        raise ValueError(f"at_reset is {document['at_reset']!r}, not true or false")
+    writable = document.get("writable")
+    return Fingerprint(
+        Provenance(
+            accelerator=Accelerator(accelerator) if accelerator else None,
+            **{key: str(value) for key, value in about.items()},
+        ),
+        cpus,
+        document["at_reset"],
+        tuple(_device(device) for device in document.get("devices", ())),
+        None if writable is None else _registers(writable),
+        {str(key): int(value) for key, value in document.get("capabilities", {}).items()},
+        _word(document.get("features")),
+    )
+
+
+def _numbers(registers: Mapping[int, int]) -> dict[str, str]:
+    return {f"{index:#018x}": f"{registers[index]:#x}" for index in sorted(registers)}
+
+
+def _registers(numbers: Mapping[str, str]) -> dict[int, int]:
+    from armferry.stream.wire import MAX_REGISTERS
+
+    if len(numbers) > MAX_REGISTERS:
+        raise ValueError(f"{len(numbers)} registers")
+    read = {int(index, 16): int(value, 16) for index, value in numbers.items()}
+    for index, value in read.items():
+        if not (0 <= index < 1 << 64 and 0 <= value < 1 << 64):
+            raise ValueError(f"register {index:#x} = {value:#x} is out of range")
+    return dict(sorted(read.items()))
+
+
+def _word(text: str | None) -> int | None:
+    if text is None:
+        return None
+    word = int(text, 16)
+    if not 0 <= word < 1 << 64:
+        raise ValueError(f"features {word:#x} is out of range")
+    return word
+
+
+def _device_json(device: "DeviceLayout") -> dict[str, Any]:
+    return {
+        "name": device.name,
+        "instance": device.instance,
+        **_struct_json(device.state),
+    }
+
+
+def _struct_json(struct: "StructLayout") -> dict[str, Any]:
+    return {
+        "vmsd": struct.name,
+        "version": struct.version,
+        "fields": [_field_json(one) for one in struct.fields],
+        "subsections": [_struct_json(part) for part in struct.subsections],
+    }
+
+
+def _field_json(one: "FieldLayout") -> list[Any]:
+    plain: list[Any] = [one.name, one.type, one.size, one.count]
+    return plain if one.struct is None else [*plain, _struct_json(one.struct)]
+
+
+def _device(document: Mapping[str, Any]) -> "DeviceLayout":
+    from armferry.stream.description import DeviceLayout
+
+    state = _struct(document)
+    return DeviceLayout(str(document["name"]), int(document["instance"]), state.version, state)
+
+
+def _struct(document: Mapping[str, Any]) -> "StructLayout":
+    from armferry.stream.description import StructLayout
+
+    return StructLayout(
+        str(document["vmsd"]),
+        int(document["version"]),
+        tuple(_field(one) for one in document["fields"]),
+        tuple(_struct(part) for part in document["subsections"]),
+    )
+
+
+def _field(row: Sequence[Any]) -> "FieldLayout":
+    from armferry.stream.description import FieldLayout
+
+    name, kind, size, count, *struct = row
+    return FieldLayout(
+        str(name), str(kind), int(size), int(count), _struct(struct[0]) if struct else None
+    )

@@ -1,0 +1,27 @@
+"""This host's /dev/kvm, asked through ioctls with the standard library only."""
+
+from .abi import Capability, Feature
+from .device import Vcpu
+from .errors import HiddenRegister, KvmFault, RegisterRefused
+from .host import KvmHost, ask
+from .midr import CpuIdentity, identify
+from .preflight import Preflight, Refusal, VcpuLists, VcpuRefusals, load_list, preflight
+
+__all__ = [
+    "Capability",
+    "CpuIdentity",
+    "Feature",
+    "HiddenRegister",
+    "KvmFault",
+    "KvmHost",
+    "Preflight",
+    "Refusal",
+    "RegisterRefused",
+    "Vcpu",
+    "VcpuLists",
+    "VcpuRefusals",
+    "ask",
+    "identify",
+    "load_list",
+    "preflight",
+]

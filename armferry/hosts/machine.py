@@ -1,0 +1,331 @@
+"""One QEMU process under control: started, saved, loaded, stopped and always reaped.
+
+For probes, tests and the lab. A Machine is synchronous outside; inside, a thread of its own
+runs qemu.qmp's asyncio client, so events are taken in at all times. QMP travels over a socket
+pair that QEMU inherits: there is no path to clean up and a QEMU that dies is noticed at once.
+
+It knows QEMU's command line and QMP from 5.2 on (docs/interop/qmp-spec, qapi/migration.json) and
+nothing of what is in a stream.
+"""
+
+import asyncio
+import contextlib
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
+
+from qemu.qmp import QMPClient, QMPError
+from qemu.qmp.qmp_client import ExecuteError
+
+from armferry.errors import EnvironmentFault
+
+__all__ = ["Launchable", "LoadResult", "Machine", "MachineError", "MachineSpec"]
+
+_T = TypeVar("_T")
+_POLL = 0.01
+_QUIT_LIMIT = 5.0
+_UNLIMITED = 8 << 30  # bytes per second; the default would make a 64 MB guest take a second
+
+
+class Launchable(Protocol):
+    """A QEMU that is installed somewhere: `launcher` is the program to run."""
+
+    @property
+    def launcher(self) -> Path:
+        """The program, taking QEMU's own arguments."""
+
+
+class MachineError(EnvironmentFault):
+    """A QEMU did not do what it was asked.
+
+    The message ends with what QEMU wrote to its standard error, also kept in `stderr`.
+    """
+
+    def __init__(self, message: str, stderr: str) -> None:
+        self.stderr = stderr
+        quoted = "".join(f"\n    {line}" for line in stderr.splitlines())
+        said = f"; QEMU said:{quoted}" if quoted else "; QEMU wrote nothing to its standard error"
+        super().__init__(message + said)
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSpec:
+    """What to start. Source and destination of a move are usually the same spec, two QEMUs.
+
+    `memory` is in MiB. `extra` are further words of QEMU's command line.
+    """
+
+    machine: str = "virt"
+    cpu: str = "cortex-a57"
+    accel: str = "tcg"
+    smp: int = 1
+    memory: int = 64
+    kernel: Path | None = None
+    extra: tuple[str, ...] = ()
+
+    def arguments(self) -> list[str]:
+        """QEMU's words for this machine, without devices, display or monitor."""
+        words = ["-nodefaults", "-no-user-config", "-display", "none"]
+        words += ["-machine", self.machine, "-accel", self.accel, "-cpu", self.cpu]
+        words += ["-smp", str(self.smp), "-m", str(self.memory)]
+        if self.kernel is not None:
+            words += ["-kernel", str(self.kernel)]
+        return [*words, *self.extra]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadResult:
+    """How loading a stream ended; `stderr` is all that QEMU wrote, `exit_status` if it ended."""
+
+    loaded: bool
+    stderr: str
+    exit_status: int | None
+
+
+class Machine:
+    """A running QEMU; a context manager that leaves no process behind.
+
+    `qemu` is an installed release or the path of a program. `serial` is a file that the first
+    serial port is appended to, so that source and destination of a move can share one.
+    `paused` starts the vCPUs stopped (`-S`). With `incoming` the QEMU waits for `load` or
+    `load_uri`. `time_limit`, in seconds, bounds every single step. Raises MachineError when QEMU
+    does not start.
+    """
+
+    def __init__(
+        self,
+        qemu: Launchable | Path | str,
+        spec: MachineSpec | None = None,
+        *,
+        paused: bool = False,
+        incoming: bool = False,
+        serial: Path | None = None,
+        time_limit: float = 60.0,
+    ) -> None:
+        program = Path(qemu) if isinstance(qemu, Path | str) else qemu.launcher
+        self.command: tuple[str, ...] = (str(program), *(spec or MachineSpec()).arguments())
+        if serial is None:
+            self.command += ("-serial", "none")
+        else:
+            chardev = f"file,id=serial,append=on,path={_comma(str(serial))}"
+            self.command += ("-chardev", chardev, "-serial", "chardev:serial")
+        if paused:
+            self.command += ("-S",)
+        if incoming:
+            self.command += ("-incoming", "defer")
+        self.time_limit = time_limit
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._qmp = QMPClient("armferry")
+        # The caller is told of every failure; the client's own log would only repeat it.
+        self._qmp.logger.setLevel("CRITICAL")
+        self._process = self._spawn()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """QEMU's process id."""
+        return self._process.pid
+
+    @property
+    def exit_status(self) -> int | None:
+        """None while QEMU runs; negative when a signal ended it."""
+        return self._process.poll()
+
+    @property
+    def stderr(self) -> str:
+        """All that QEMU has written to its standard error so far."""
+        size = os.fstat(self._stderr.fileno()).st_size
+        return os.pread(self._stderr.fileno(), size, 0).decode("utf-8", "replace")
+
+    def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
+        """The return value of one QMP command. Raises MachineError with QMP's reason."""
+        try:
+            return self._run(self._qmp.execute(command, dict(arguments) if arguments else None))
+        except ExecuteError as refused:
+            raise self._error(f"QMP command {command} was refused: {refused}") from refused
+        except QMPError as lost:
+            raise self._error(f"QEMU went away during QMP command {command}: {lost}") from lost
+
+    def status(self) -> str:
+        """The run state: `running`, `paused`, `prelaunch`, `inmigrate`, `postmigrate`, ..."""
+        state: str = self.execute("query-status")["status"]
+        return state
+
+    def stop(self) -> None:
+        """Stops the vCPUs."""
+        self.execute("stop")
+
+    def cont(self) -> None:
+        """Lets the vCPUs run."""
+        self.execute("cont")
+
+    def save(self, path: Path) -> None:
+        """Writes the machine's stream to the file `path`; a running machine is stopped by it."""
+        self.migrate(f"exec:cat > {shlex.quote(str(path))}")
+
+    def migrate(self, uri: str) -> None:
+        """Sends the machine to `uri` and waits until all of it has gone. Raises MachineError."""
+        self.execute("migrate-set-parameters", {"max-bandwidth": _UNLIMITED})
+        self.execute("migrate", {"uri": uri})
+        state = self._wait_migration(f"migrating to {uri}")
+        if state["status"] != "completed":
+            reason = state.get("error-desc", "no reason given")
+            raise self._error(f"migrating to {uri} ended as {state['status']}: {reason}")
+
+    def load(self, path: Path) -> LoadResult:
+        """Loads the stream in the file `path`; a stream that QEMU refuses is a result."""
+        return self.load_uri(f"exec:cat {shlex.quote(str(path))}")
+
+    def load_uri(self, uri: str) -> LoadResult:
+        """Takes the stream from `uri` and waits until it is loaded, or QEMU has refused it."""
+        try:
+            self.execute("migrate-incoming", {"uri": uri})
+            return self.wait_loaded()
+        except MachineError:
+            if self._gone() is None:
+                raise
+            return LoadResult(loaded=False, stderr=self.stderr, exit_status=self.exit_status)
+
+    def wait_loaded(self) -> LoadResult:
+        """Waits for the end of a load begun with `migrate-incoming`, however it ends."""
+        try:
+            state = self._wait_migration("loading")
+        except MachineError:
+            if self._gone() is None:
+                raise
+            return LoadResult(loaded=False, stderr=self.stderr, exit_status=self.exit_status)
+        if state["status"] == "completed":
+            return LoadResult(loaded=True, stderr=self.stderr, exit_status=None)
+        ended = self._gone()
+        return LoadResult(loaded=False, stderr=self.stderr, exit_status=ended)
+
+    def wait(self) -> int:
+        """Waits until QEMU ends by itself; its exit status. Raises MachineError if it does not."""
+        try:
+            return self._process.wait(self.time_limit)
+        except subprocess.TimeoutExpired as late:
+            raise self._error(f"QEMU did not end in {self.time_limit:g} s") from late
+
+    def quit(self) -> None:
+        """Asks QEMU to end and reaps it; kills it when it does not listen."""
+        if self.exit_status is None:
+            # It may end before it has answered; what is left of it, `close` kills.
+            with contextlib.suppress(MachineError):
+                self.execute("quit")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_QUIT_LIMIT)
+        self.close()
+
+    def close(self) -> None:
+        """Kills QEMU when it still runs, reaps it and its children. May be called twice."""
+        if self._loop.is_closed():
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._end_loop()
+        self._stderr.close()
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self.command += (
+                *("-chardev", f"socket,id=armferry-qmp,fd={theirs.fileno()}"),
+                *("-qmp", "chardev:armferry-qmp"),
+            )
+            try:
+                process = subprocess.Popen(
+                    self.command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=self._stderr,
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,
+                )
+            except OSError as error:
+                ours.close()
+                self._loop.close()
+                self._stderr.close()
+                reason = f"{self.command[0]} cannot be run: {error.strerror}"
+                raise MachineError(f"{reason}; armferry lab qemu install RELEASE", "") from error
+        self._process = process
+        self._thread.start()
+        ours.setblocking(False)
+        try:
+            self._run(self._qmp.connect(ours))
+        except (QMPError, MachineError) as error:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_QUIT_LIMIT)
+            failure = self._error(
+                f"QEMU did not start (exit status {process.poll()}): {shlex.join(self.command)}"
+            )
+            self.close()
+            raise failure from error
+        return process
+
+    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Runs `work` in the machine's own thread, within the time limit."""
+
+        async def limited() -> _T:
+            return await asyncio.wait_for(work, self.time_limit)
+
+        try:
+            return asyncio.run_coroutine_threadsafe(limited(), self._loop).result()
+        except TimeoutError as late:
+            raise self._error(f"QEMU did not answer in {self.time_limit:g} s") from late
+
+    def _wait_migration(self, what: str) -> Mapping[str, Any]:
+        deadline = time.monotonic() + self.time_limit
+        while time.monotonic() < deadline:
+            state: Mapping[str, Any] = self.execute("query-migrate")
+            if state.get("status") in ("completed", "failed", "cancelled"):
+                return state
+            time.sleep(_POLL)
+        raise self._error(f"{what} did not end in {self.time_limit:g} s")
+
+    def _gone(self) -> int | None:
+        """The exit status of a QEMU that is ending; None when it carries on."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(_QUIT_LIMIT)
+        return None
+
+    def _end_loop(self) -> None:
+        async def end() -> None:
+            # QEMU is dead: how the connection ends is of no interest.
+            with contextlib.suppress(Exception):
+                await self._qmp.disconnect()
+
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _error(self, message: str) -> MachineError:
+        return MachineError(message, self.stderr)
+
+
+def _comma(text: str) -> str:
+    """`text` as a value in one of QEMU's comma-separated options."""
+    return text.replace(",", ",,")

@@ -1,0 +1,156 @@
+"""The atlas that comes with armferry: every entry, what it says of registers, how it is named."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from armferry.decide import Answer, judge
+from armferry.hosts.atlas import (
+    Atlas,
+    Entry,
+    UnknownEntry,
+    condition_of,
+    history,
+    pack,
+    read_atlas,
+)
+from armferry.hosts.atlas.history import conditions
+from armferry.hosts.fingerprint import dump, parse
+from armferry.hosts.release import newest_match, release_key
+from armferry.hosts.subject import open_subject
+from armferry.policy import aggregate
+from armferry.registers import Accelerator, parse_register
+
+SERIES = ("5.10", "6.1", "6.12", "6.16", "6.17", "6.18", "6.19", "7.0", "7.1", "7.2", "7.3")
+N1 = "neoverse-n1"
+
+
+def _spans(register: str, cpu: str = N1) -> list[tuple[str, str, int | None]]:
+    """First and last series of each span."""
+    return [
+        (_series(span.first), _series(span.last), span.value)
+        for span in history(parse_register(register), read_atlas().kernels)
+        if span.cpu == cpu
+    ]
+
+
+def _series(release: str) -> str:
+    return ".".join(map(str, release_key(release)[:2]))
+
+
+def test_the_atlas_has_every_kernel_series_and_fits() -> None:
+    entries = read_atlas().entries
+    assert {_series(entry.release) for entry in entries if not entry.is_qemu} == set(SERIES)
+    assert {entry.release for entry in entries if entry.is_qemu} == {
+        *("5.2.0", "7.2.22", "10.0.2", "10.0.13", "11.1.3")
+    }
+    names = [entry.name for entry in entries]
+    assert len(set(names)) == len(names)
+    package = Path(__file__).parents[2] / "armferry/hosts/atlas/atlas.json.xz"
+    assert package.stat().st_size < 1 << 20
+
+
+def test_every_entry_is_a_fingerprint_that_says_how_it_was_made() -> None:
+    for entry in read_atlas().entries:
+        found = entry.fingerprint
+        about = found.provenance
+        assert about.how == "atlas"
+        assert found.at_reset
+        assert len(found.cpus[0]) > 200
+        assert entry.made["command"].startswith("armferry atlas record ")
+        assert entry.cpu in entry.made["command"]
+        assert entry.release in entry.made["command"]
+        if entry.is_qemu:
+            assert found.accelerator is Accelerator.TCG
+            assert (about.qemu, about.machine) == (entry.release, entry.machine)
+            assert found.devices
+        else:
+            assert found.accelerator is Accelerator.KVM
+            assert about.kernel == f"{entry.release}-cloud-arm64"
+        assert parse(dump(found).encode(), "again").cpus == found.cpus
+
+
+def test_tcr2_is_on_every_cpu_of_6_12_and_then_only_where_the_cpu_has_it() -> None:
+    assert _spans("TCR2_EL1") == [("5.10", "6.1", None), ("6.12", "6.12", 0), ("6.16", "7.3", None)]
+    condition = condition_of(parse_register("TCR2_EL1"))
+    assert condition is not None
+    assert condition.on == parse_register("ID_AA64MMFR3_EL1")
+    assert (condition.field, condition.since) == ("TCRX", "6.13")
+
+
+@pytest.mark.parametrize(
+    ("register", "spans"),
+    [
+        ("VENDOR_HYP_BMAP_2", [("5.10", "6.12", None), ("6.16", "7.3", 0)]),
+        ("PMMIR_EL1", [("5.10", "7.2", None), ("7.3", "7.3", 0)]),
+        ("OSLSR_EL1", [("5.10", "5.10", None), ("6.1", "7.3", 0x8)]),
+        (
+            "PSCI_VERSION",
+            [("5.10", "5.10", 0x10000), ("6.1", "6.12", 0x10001), ("6.16", "7.3", 0x10003)],
+        ),
+    ],
+)
+def test_since_when_and_until_when(register: str, spans: list[tuple[str, str, int | None]]) -> None:
+    assert _spans(register) == spans
+
+
+def test_every_condition_holds_for_every_kernel_that_keeps_to_it() -> None:
+    seen = set()
+    for register, condition in conditions().items():
+        for entry in read_atlas().kernels:
+            if not condition.applies(entry):
+                continue
+            registers = entry.fingerprint.cpus[0]
+            there = condition.holds(registers)
+            assert (register in registers) == there, (hex(register), entry.name)
+            seen.add((register, there))
+    # both sides of each were seen, but for the PMU, which every CPU of the lab has
+    pmmir = parse_register("PMMIR_EL1")
+    assert seen == {(r, there) for r in conditions() for there in (True, False)} - {(pmmir, False)}
+
+
+def test_an_entry_is_found_by_a_beginning_of_its_release() -> None:
+    found = read_atlas().find("6.12/neoverse-n1")
+    assert newest_match("6.12", [found.release]) == found.release
+    assert read_atlas().find(found.name) is found
+    assert read_atlas().find("qemu-10.0/virt-10.0/cortex-a57").release == "10.0.13"
+
+
+def test_what_is_not_there_is_told_with_what_is() -> None:
+    document: dict[str, object] = {"made": {}, "fingerprint": {}}
+    names = ("6.12.1/neoverse-n1", "6.12.1/cortex-a72", "qemu-7.2.22/virt-7.2/max")
+    atlas = Atlas(tuple(Entry({**document, "name": name}) for name in names))
+    words = {
+        "6.13/neoverse-n1": "the atlas has no 6.13; its kernels: 6.12.1",
+        "6.12/max": "of 6.12 the atlas has neoverse-n1, cortex-a72: write atlas:6.12/neoverse-n1",
+        "6.12": "of 6.12 the atlas has neoverse-n1, cortex-a72: write atlas:6.12/neoverse-n1",
+        "qemu-5.2/virt-5.2/max": "the atlas has no qemu-5.2; its QEMUs: 7.2.22",
+        "qemu-7.2": "of qemu-7.2 the atlas has virt-7.2/max: write atlas:qemu-7.2/virt-7.2/max",
+    }
+    for text, said in words.items():
+        with pytest.raises(UnknownEntry) as unknown:
+            atlas.find(text)
+        assert str(unknown.value) == f"atlas:{text}: {said}"
+
+
+def test_an_entry_is_an_end_of_a_move() -> None:
+    source, destination = (open_subject(f"atlas:{kernel}/{N1}") for kernel in ("6.12", "6.17"))
+    policy = aggregate("virt-10.0", Accelerator.KVM)
+    assert judge(source.move_to(destination), policy).answer is Answer.WORKS_WITH_POLICY
+    back = judge(destination.move_to(source), policy)
+    assert [one.name for one in back.decisions[0].refused] == ["PSCI_VERSION"]
+
+
+def test_a_folder_is_packed_kernels_first_oldest_first(tmp_path: Path) -> None:
+    for number, entry in enumerate(reversed(read_atlas().entries[-3:])):
+        document = {"name": entry.name, "made": dict(entry.made), "fingerprint": entry.document}
+        (tmp_path / f"{number}.json").write_text(json.dumps(document))
+    assert len(pack(tmp_path)) > 100
+
+
+def test_every_cpu_has_every_kernel() -> None:
+    """A gap would be told as if the kernels around it were neighbours."""
+    kernels = read_atlas().kernels
+    for cpu in {entry.cpu for entry in kernels}:
+        assert {_series(entry.release) for entry in kernels if entry.cpu == cpu} == set(SERIES)

@@ -1,0 +1,115 @@
+"""Compressed streams: whole, in several members, damaged, left unread, and bounded."""
+
+import gzip
+import os
+import subprocess
+import tempfile
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from armferry.hosts.compression import (
+    CompressionFault,
+    MissingProgram,
+    compressed,
+    decompressed,
+)
+from armferry.stream.save_image import Compression
+
+PACKED = [one for one in Compression if not one.seekable]
+
+
+def _read_all(descriptor: int) -> bytes:
+    parts = []
+    while part := os.read(descriptor, 1 << 16):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _pack(data: bytes, compression: Compression) -> bytes:
+    with tempfile.TemporaryFile() as file:
+        with compressed(file.fileno(), compression) as packed:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(packed, view) :]
+        return os.pread(file.fileno(), 1 << 30, 0)
+
+
+def _unpack(data: bytes, compression: Compression) -> bytes:
+    with tempfile.TemporaryFile() as file:
+        os.pwrite(file.fileno(), data, 0)
+        with decompressed(file.fileno(), compression) as plain:
+            return _read_all(plain)
+
+
+@pytest.mark.parametrize("compression", Compression)
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.binary(max_size=10_000), copies=st.integers(1, 60))
+def test_what_goes_in_comes_out(compression: Compression, data: bytes, copies: int) -> None:
+    assert _unpack(_pack(data * copies, compression), compression) == data * copies
+
+
+@pytest.mark.parametrize("compression", PACKED)
+def test_libvirts_own_programs_read_and_write_the_same(compression: Compression) -> None:
+    data = os.urandom(5_000) * 50
+    program = [compression.word]
+    packed = subprocess.run([*program, "-c"], input=data, capture_output=True, check=True).stdout
+    assert _unpack(packed, compression) == data
+    ours = _pack(data, compression)
+    done = subprocess.run([*program, "-dc"], input=ours, capture_output=True, check=True)
+    assert done.stdout == data
+
+
+@pytest.mark.parametrize("compression", [one for one in PACKED if one is not Compression.LZOP])
+def test_several_members_are_one_stream(compression: Compression) -> None:
+    both = _pack(b"one", compression) + _pack(b"two", compression)
+    assert _unpack(both, compression) == b"onetwo"
+
+
+@pytest.mark.parametrize("compression", PACKED)
+def test_damage_is_told(compression: Compression) -> None:
+    packed = bytearray(_pack(os.urandom(100_000), compression))
+    packed[len(packed) // 2 : len(packed) // 2 + 2_000] = bytes(2_000)
+    with pytest.raises(CompressionFault) as fault:
+        _unpack(bytes(packed), compression)
+    assert str(fault.value).startswith(
+        "the compressed stream of the save image cannot be processed: "
+    )
+    assert str(fault.value).endswith("; save the guest again")
+
+
+@pytest.mark.parametrize("compression", PACKED)
+def test_reader_may_stop_early(compression: Compression, tmp_path: Path) -> None:
+    path = tmp_path / "packed"
+    path.write_bytes(_pack(os.urandom(2_000_000), compression))
+    with path.open("rb") as file, decompressed(file.fileno(), compression) as plain:
+        assert len(os.read(plain, 100)) == 100
+
+
+def test_a_bomb_is_unpacked_in_pieces(tmp_path: Path) -> None:
+    path = tmp_path / "zeros.gz"
+    with gzip.open(path, "wb") as file:
+        for _ in range(200):
+            file.write(bytes(1 << 20))
+    total = 0
+    tracemalloc.start()
+    with path.open("rb") as source, decompressed(source.fileno(), Compression.GZIP) as plain:
+        while part := os.read(plain, 1 << 20):
+            total += len(part)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert total == 200 << 20
+    assert peak < 8 << 20
+
+
+def test_missing_program_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingProgram) as fault, decompressed(0, Compression.LZOP):
+        pass
+    assert str(fault.value) == (
+        "the image is compressed with lzop and the program lzop is missing; apt-get install lzop"
+    )
+    assert fault.value.exit_code == 4

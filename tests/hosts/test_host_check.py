@@ -1,0 +1,78 @@
+"""What `armferry host` says of a host, and keeps; with real QEMUs where it probes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from armferry.cli.main import main
+from armferry.hosts.hook_install import install
+from armferry.hosts.host_check import Finding, Grade, check_host
+from armferry.lab.qemu_install import InstalledQemu
+
+
+def _found(findings: tuple[Finding, ...], what: str) -> list[tuple[Grade, str]]:
+    return [(one.grade, one.found) for one in findings if one.what == what]
+
+
+def test_bare_host(tmp_path: Path) -> None:
+    findings = check_host(tmp_path / "state", tmp_path)
+    assert _found(findings, "hook") == [(Grade.WARNING, "not installed")]
+    assert _found(findings, "fingerprints") == [(Grade.WARNING, f"no {tmp_path}/state")]
+    assert _found(findings, "confinement") == [(Grade.GOOD, "neither AppArmor nor SELinux is on")]
+
+
+def test_furnished_host(tmp_path: Path) -> None:
+    hooks = tmp_path / "etc/libvirt/hooks"
+    install("ferried", hooks)
+    (hooks / "qemu").write_text("#!/bin/sh\n")
+    enabled = tmp_path / "sys/module/apparmor/parameters/enabled"
+    enabled.parent.mkdir(parents=True)
+    enabled.write_text("Y\n")
+    profile = tmp_path / "etc/apparmor.d/usr.sbin.libvirtd"
+    profile.parent.mkdir(parents=True)
+    profile.write_text("")
+    enforcing = tmp_path / "sys/fs/selinux/enforce"
+    enforcing.parent.mkdir(parents=True)
+    enforcing.write_text("1")
+    (tmp_path / "state").mkdir()
+    findings = check_host(tmp_path / "state", tmp_path)
+    assert _found(findings, "hook") == [
+        (Grade.GOOD, "installed for ferried moves"),
+        (Grade.GOOD, f"{hooks}/qemu is there too, runs first, is left alone"),
+    ]
+    assert _found(findings, "AppArmor") == [(Grade.WARNING, "confines libvirtd, and so its hooks")]
+    assert _found(findings, "SELinux") == [(Grade.WARNING, "enforcing")]
+    assert _found(findings, "fingerprints")[1] == (Grade.WARNING, "of no other host")
+
+
+@pytest.mark.qemu
+def test_fingerprints_are_made_kept_and_made_anew(
+    qemu_release: Callable[[str], InstalledQemu],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    program = tmp_path / "qemu-system-aarch64"
+    program.write_bytes(qemu_release("trixie").launcher.read_bytes())
+    program.chmod(0o755)
+    words = ["host", "fingerprint", "--state", str(tmp_path / "state"), "--json"]
+    kind = ["--machine", "virt-10.0", "--cpu", "cortex-a57", "--accel", "tcg"]
+
+    def refresh(*more: str) -> list[bool]:
+        assert main([*words, *more]) == 0
+        return [one["new"] for one in json.loads(capsys.readouterr().out)["stored"]]
+
+    assert refresh(*kind, "--qemu", str(program)) == [True]
+    assert refresh() == [False]
+    program.write_bytes(qemu_release("bookworm-backports").launcher.read_bytes())
+    assert refresh() == [True]
+    table = json.loads((tmp_path / "state/hook.json").read_text())
+    (here,) = table["guests"]["virt-10.0 cortex-a57 tcg"].values()
+    assert len(here["indexes"]) == 274 * 16
+
+    program.unlink()
+    assert main(words) == 4
+    said = json.loads(capsys.readouterr().out)
+    assert said["stored"] == []
+    assert said["failed"][0]["why"] == f"{program}: cannot be run: No such file or directory"
