@@ -1,0 +1,1 @@
+"""A stream rewritten: files, and later connections."""

@@ -1,0 +1,182 @@
+"""A file rewritten beside the target: copied without its holes, given a new end, renamed.
+
+Owner, mode and holes are those of the source. The target is replaced in one step, after all of
+it is on disk; a failure leaves neither a part of it nor a temporary file.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from armferry.ferry.errors import FerryError, WriteFault
+from armferry.hosts.files import LockedFile
+from armferry.hosts.journal import interrupted, read_journal, sync_folder
+from armferry.stream import NewTail
+
+__all__ = ["Mark", "Progress", "copy_with_tail", "send_with_tail", "write_all", "written_beside"]
+
+Progress = Callable[[int, int], None]
+"""Called with bytes done and bytes in all."""
+
+_STEP = 64 << 20
+_PIECE = 1 << 20
+_SHORTER = "the source became shorter while it was read"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The first bytes of a file that says of itself whether it is complete; equally long."""
+
+    until_complete: bytes
+    complete: bytes
+
+
+def copy_with_tail(
+    source: LockedFile,
+    target: Path,
+    tail: NewTail | None,
+    progress: Progress | None = None,
+    *,
+    mark: Mark | None = None,
+) -> None:
+    """Writes `source` to `target`, from `tail.offset` on with the new end.
+
+    A copy with a `mark` says that it is complete only when all else is on disk. Raises
+    FerryError.
+    """
+    with written_beside(target, like=source.fileno()) as descriptor:
+        size = source.size if tail is None else tail.offset
+        begin = 0
+        if mark is not None:
+            begin = os.pwrite(descriptor, mark.until_complete, 0)
+        _copy(source.fileno(), descriptor, begin, size, progress)
+        os.ftruncate(descriptor, size)
+        if tail is not None:
+            os.lseek(descriptor, size, os.SEEK_SET)
+            write_all(descriptor, tail.data)
+        if mark is not None:
+            os.fsync(descriptor)
+            os.pwrite(descriptor, mark.complete, 0)
+
+
+def send_with_tail(source: LockedFile, descriptor: int, tail: NewTail | None) -> None:
+    """Writes `source` to a pipe or any `descriptor`, from `tail.offset` on with the new end.
+
+    Raises WriteFault or UnreadableFile.
+    """
+    size = source.size if tail is None else tail.offset
+    try:
+        for position in range(0, size, _PIECE):
+            write_all(descriptor, source.read(position, min(_PIECE, size - position)))
+        if tail is not None:
+            write_all(descriptor, tail.data)
+    except OSError as error:
+        raise WriteFault(f"the output cannot be written: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def written_beside(target: Path, *, like: int | None = None) -> Iterator[int]:
+    """A descriptor of a new file that becomes `target` when the block ends well.
+
+    `like` is a descriptor whose owner and mode the file gets; without, it gets those of any new
+    file. Raises FerryError for what the operating system refuses, InterruptedRewrite when
+    `target` is half rewritten: its journal would fit no other file.
+    """
+    if target.exists() and not target.is_file():
+        raise FerryError(f"{target}: not a regular file; give the name of a file, or -")
+    if read_journal(target) is not None:
+        raise interrupted(target)
+    try:
+        descriptor, temporary = tempfile.mkstemp(
+            prefix=f".{target.name[:64]}.", suffix=".part", dir=target.parent
+        )
+    except OSError as error:
+        raise FerryError(f"{target}: cannot be written: {error.strerror}") from error
+    try:
+        try:
+            if like is None:
+                os.fchmod(descriptor, 0o666 & ~_umask())
+            else:
+                _resemble(descriptor, like)
+            yield descriptor
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, target)
+        sync_folder(target)
+    except BaseException as error:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise WriteFault(f"{target}: cannot be written: {error.strerror}") from error
+        raise
+
+
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
+    """Writes all of `data`, however often the operating system takes only a part."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _umask() -> int:
+    """The mask of this process, which can only be asked by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _resemble(descriptor: int, like: int) -> None:
+    about = os.fstat(like)
+    os.fchmod(descriptor, stat.S_IMODE(about.st_mode))
+    # giving a file away is a privilege; whoever lacks it owns the copy, as with cp
+    with contextlib.suppress(PermissionError):
+        os.fchown(descriptor, about.st_uid, about.st_gid)
+
+
+def _copy(source: int, target: int, position: int, size: int, progress: Progress | None) -> None:
+    """Copies the bytes from `position` to `size`, holes left out."""
+    while position < size:
+        begin, end = _extent(source, position, size)
+        position = begin
+        while position < end:
+            step = min(_STEP, end - position)
+            copied = _copy_range(source, target, position, step)
+            if not copied:
+                raise OSError(errno.EIO, _SHORTER)
+            position += copied
+            if progress is not None:
+                progress(position, size)
+        position = end
+    if os.lseek(source, 0, os.SEEK_END) < size:
+        raise OSError(errno.EIO, _SHORTER)
+    if progress is not None:
+        progress(size, size)
+
+
+def _extent(source: int, position: int, size: int) -> tuple[int, int]:
+    """The next piece of data from `position` on: where it begins and ends, at most at `size`."""
+    try:
+        begin = os.lseek(source, position, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # only a hole is left
+            return size, size
+        return position, size
+    if begin >= size:
+        return size, size
+    return begin, min(size, os.lseek(source, begin, os.SEEK_HOLE))
+
+
+def _copy_range(source: int, target: int, position: int, length: int) -> int:
+    try:
+        return os.copy_file_range(source, target, length, position, position)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+    data = os.pread(source, min(length, 1 << 20), position)
+    return os.pwrite(target, data, position)

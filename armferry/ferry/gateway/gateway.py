@@ -1,0 +1,232 @@
+"""The gateway: where sources connect on one side, one destination on the other.
+
+Knows which connection belongs to which move, and in which order the destination gets them: the
+main channel first, the others as they were accepted, never two at the same time. Refuses to know
+what is in them (`session`) and how they are carried (`move`).
+"""
+
+import contextlib
+import itertools
+import queue
+import ssl
+import threading
+import time
+from collections.abc import Callable
+
+from armferry.ferry.gateway.channel import Channel, SocketChannel
+from armferry.ferry.gateway.endpoint import Dialer, Listener
+from armferry.ferry.gateway.errors import NetworkFault
+from armferry.ferry.gateway.greeting import Greeting, greet
+from armferry.ferry.gateway.log import Log
+from armferry.ferry.gateway.move import Limits, Move
+from armferry.ferry.gateway.outcome import Ending, Outcome
+from armferry.ferry.gateway.session import Judging
+from armferry.ferry.gateway.tls import TlsChannel
+
+__all__ = ["Gateway"]
+
+_TICK = 0.02
+_ORDERLY = 0.1  # seconds for which a later channel waits for an earlier one to say what it is
+_ADVICE = {
+    Greeting.TLS: (
+        "the source speaks TLS, which cannot pass through unread: give the gateway the "
+        "destination's credentials (--tls-listen, --tls-connect) or turn tls-creds off"
+    ),
+    Greeting.UNKNOWN: "the connection is no QEMU migration stream",
+    Greeting.ENDED: "the connection ended before it said anything",
+}
+
+
+class _Arrival:
+    """A connection that was accepted; `greeting` is None until it has said what it is."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.since = time.monotonic()
+        self.channel: Channel | None = None
+        self.greeting: Greeting | None = None
+        self.fault = ""
+
+
+class Gateway:
+    """Carries moves from whoever connects to `listener` to the destination of `dialer`.
+
+    `run` returns when the first move has ended, or, with `keep`, when `stop` was called.
+    `context` terminates TLS from the sources. `on_outcome` is called with each outcome, from a
+    thread of the gateway.
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        dialer: Dialer,
+        judge: Judging,
+        *,
+        context: ssl.SSLContext | None = None,
+        limits: Limits | None = None,
+        keep: bool = False,
+        log: Log | None = None,
+        on_outcome: Callable[[Outcome], None] | None = None,
+    ) -> None:
+        self._listener = listener
+        self._dialer = dialer
+        self._judge = judge
+        self._context = context
+        self._limits = limits or Limits()
+        self._keep = keep
+        self._log = log or Log()
+        self._on_outcome = on_outcome
+        self._numbers = itertools.count(1)
+        self._arrivals: list[_Arrival] = []
+        self._arrived: queue.SimpleQueue[_Arrival | None] = queue.SimpleQueue()
+        self._moves: list[Move] = []
+        self._awaiting: list[threading.Thread] = []
+        self._stopping = threading.Event()
+        self._exhausted = False
+        self._outcomes: list[Outcome] = []
+        self._fault: NetworkFault | None = None
+
+    @property
+    def moves(self) -> tuple[Move, ...]:
+        """The moves that have not ended."""
+        return tuple(self._moves)
+
+    def run(self) -> list[Outcome]:
+        """Serves until it is over; every outcome in order. Raises NetworkFault."""
+        accepting = threading.Thread(target=self._accept, daemon=True)
+        accepting.start()
+        try:
+            while not self._over():
+                with contextlib.suppress(queue.Empty):
+                    arrival = self._arrived.get(timeout=_TICK if self._arrivals else None)
+                    if arrival is not None:
+                        self._arrivals.append(arrival)
+                self._hand_over()
+        finally:
+            self._listener.stop()
+            accepting.join()
+            self._drop_waiting()
+            for thread in self._awaiting:
+                thread.join()
+        if self._fault is not None:
+            raise self._fault
+        return self._outcomes
+
+    def stop(self) -> None:
+        """Ends the gateway: no new move; those that run are carried to their end."""
+        self._stopping.set()
+        self._arrived.put(None)
+
+    def abort(self, reason: str) -> None:
+        """Ends the gateway and every move that runs, at once: both sides are closed."""
+        for move in self.moves:
+            move.fail(Ending.CANCELLED, reason)
+        self.stop()
+
+    def _over(self) -> bool:
+        if self._stopping.is_set() or self._fault is not None:
+            return True
+        if self._exhausted and self._arrived.empty() and not self._moves and not self._arrivals:
+            return True
+        return bool(self._outcomes) and not self._keep
+
+    # -- from the listener
+
+    def _accept(self) -> None:
+        try:
+            for number in itertools.count(1):
+                plain = self._listener.accept()
+                if plain is None:
+                    break
+                arrival = _Arrival(number)
+                self._arrived.put(arrival)
+                threading.Thread(target=self._greet, args=(arrival, plain), daemon=True).start()
+        except NetworkFault as fault:
+            self._fault = fault
+        self._exhausted = True
+        self._arrived.put(None)
+
+    def _greet(self, arrival: _Arrival, plain: SocketChannel) -> None:
+        channel: Channel = plain
+        arrival.channel = channel
+        try:
+            if self._context is not None:
+                channel = TlsChannel.accept(plain, self._context, self._limits.connect)
+                arrival.channel = channel
+            arrival.greeting = greet(channel, self._silent_is_extra, self._limits.stall)
+        except OSError as error:
+            arrival.fault = str(error)
+            arrival.greeting = Greeting.ENDED
+        self._arrived.put(None)
+
+    def _silent_is_extra(self) -> bool:
+        return any(move.awaits_silent_channel for move in self.moves)
+
+    # -- to the moves
+
+    def _hand_over(self) -> None:
+        """Gives every connection that has said what it is to its move, in order."""
+        for arrival in tuple(self._arrivals):
+            channel, greeting = arrival.channel, arrival.greeting
+            if channel is None or greeting is None:
+                continue
+            if greeting in (Greeting.MAIN, Greeting.RECOVERY):
+                self._arrivals.remove(arrival)
+                self._begin(channel, greeting)
+            elif greeting is not Greeting.EXTRA:
+                self._arrivals.remove(arrival)
+                self._reject(arrival, arrival.fault or _ADVICE[greeting])
+                channel.close()
+        for arrival in tuple(self._arrivals):
+            if arrival.greeting is Greeting.EXTRA and self._is_next(arrival):
+                move = next((one for one in reversed(self._moves) if one.takes_channels), None)
+                if move is not None and arrival.channel is not None:
+                    self._arrivals.remove(arrival)
+                    move.add(arrival.channel)
+                elif time.monotonic() - arrival.since > self._limits.stall:
+                    self._arrivals.remove(arrival)
+                    self._reject(arrival, "no main channel came for it")
+
+    def _is_next(self, arrival: _Arrival) -> bool:
+        now = time.monotonic()
+        return not any(
+            other.number < arrival.number
+            and other.greeting is None
+            and now - other.since < _ORDERLY
+            for other in self._arrivals
+        )
+
+    def _begin(self, main: Channel, greeting: Greeting) -> None:
+        move = Move(
+            next(self._numbers),
+            main,
+            self._dialer.dial,
+            self._judge,
+            self._limits,
+            self._log,
+            recovery=greeting is Greeting.RECOVERY,
+        )
+        self._log.write("began", move=move.number, peer=main.name, greeting=greeting.value)
+        self._moves.append(move)
+        move.start()
+        awaiting = threading.Thread(target=self._await_end, args=(move,), daemon=True)
+        self._awaiting = [one for one in self._awaiting if one.is_alive()] + [awaiting]
+        awaiting.start()
+
+    def _await_end(self, move: Move) -> None:
+        outcome = move.wait()
+        self._log.write("ended", **outcome.document())
+        if self._on_outcome is not None:
+            self._on_outcome(outcome)
+        self._outcomes.append(outcome)
+        self._moves.remove(move)
+        self._arrived.put(None)
+
+    def _drop_waiting(self) -> None:
+        for arrival in self._arrivals:
+            self._reject(arrival, "the gateway ends")
+
+    def _reject(self, arrival: _Arrival, reason: str) -> None:
+        if arrival.channel is not None:
+            self._log.write("rejected", peer=arrival.channel.name, reason=reason)
+            arrival.channel.abort()

@@ -1,0 +1,99 @@
+"""A stream rewritten as it passes: from one descriptor to another, memory bounded.
+
+Guest memory goes on as it comes; only the device state is held until it is whole, decided and
+rewritten. A refusal or a fault ends the output before the device state, so whatever reads it has
+no complete guest. A libvirt save image stays one, compressed as it was; where the output can be
+sought in, it is marked complete only when it is.
+"""
+
+import fcntl
+import os
+import stat
+from collections.abc import Callable, Sequence
+
+from armferry.ferry.copy import write_all
+from armferry.ferry.errors import FerryError, WriteFault
+from armferry.hosts.compression import compressed, decompressed
+from armferry.hosts.save_image import Saved, take_image
+from armferry.stream import CpuEdit, SavedCollector, StreamParser, rewrite_tail
+from armferry.stream.save_image import SaveImage
+
+__all__ = ["Edits", "pump"]
+
+_CHUNK = 1 << 20
+
+Edits = Callable[[Saved], Sequence[CpuEdit]]
+"""What becomes of the vCPUs of a saved state, one for each; raises to refuse it."""
+
+
+def pump(source: int, target: int, edits: Edits) -> Saved:
+    """Reads a stream or save image from `source`, writes it to `target` with its vCPUs edited.
+
+    Returns the saved state as it came. Raises StreamError, FerryError, CompressionFault,
+    MissingProgram, or what `edits` raises.
+    """
+    image, first, origin = take_image(source)
+    if image is None:
+        return _carry(source, target, edits, None, first, origin)
+    mark = _place_of_mark(target)
+    _write(target, image.header.encode(complete=mark is None) + image.body)
+    kind = image.header.compression
+    with decompressed(source, kind) as plain, compressed(target, kind) as packed:
+        saved = _carry(plain, packed, edits, image, b"", origin if kind.seekable else 0)
+    if mark is not None:
+        # in this order on disk, or a power cut would leave an image that claims to be whole
+        os.fsync(target)
+        os.pwrite(target, image.header.encode(complete=True), mark)
+    return saved
+
+
+def _place_of_mark(target: int) -> int | None:
+    """Where the header will stand in `target`; None when nothing can be changed there later."""
+    appending = fcntl.fcntl(target, fcntl.F_GETFL) & os.O_APPEND
+    if appending or not stat.S_ISREG(os.fstat(target).st_mode):
+        return None
+    return os.lseek(target, 0, os.SEEK_CUR)
+
+
+def _carry(
+    source: int, target: int, edits: Edits, image: SaveImage | None, first: bytes, origin: int
+) -> Saved:
+    parser = StreamParser(origin=origin)
+    collector = SavedCollector()
+    held = bytearray()
+    offset = origin
+    data = first or _read(source)
+    while data:
+        collector.take(parser.feed(data))
+        begin = collector.begin
+        if begin < 0:
+            _write(target, data)
+        else:
+            before = max(0, begin - offset)
+            _write(target, data[:before])
+            held += data[before:]
+        offset += len(data)
+        data = _read(source)
+    collector.take(parser.close())
+    saved = Saved(collector.saved(offset), image)
+    tail = rewrite_tail(saved.state, edits(saved))
+    if tail is None:
+        _write(target, held)
+    else:
+        _write(target, held[: tail.offset - saved.state.state_offset])
+        _write(target, tail.data)
+    return saved
+
+
+def _read(source: int) -> bytes:
+    try:
+        return os.read(source, _CHUNK)
+    except OSError as error:
+        raise FerryError(f"the input cannot be read: {error.strerror}") from error
+
+
+def _write(target: int, data: bytes | bytearray) -> None:
+    try:
+        write_all(target, memoryview(data))
+    except OSError as error:
+        raise WriteFault(f"the output cannot be written: {error.strerror}") from error
