@@ -1,0 +1,285 @@
+"""A wrapped QEMU made ready: its new command line, and the process beside it started.
+
+Everything that can be wrong with the command line is said here, before anything runs. What is not
+a machine that armferry has levels for is left alone, unless the properties ask for it.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from armferry.ferry.gateway import Judge
+from armferry.ferry.gateway.address import FdAddress, TcpAddress, UnixAddress
+from armferry.hosts.fingerprint import Fingerprint, dump, parse
+from armferry.policy import (
+    EMPTY,
+    SITE_FOLDER,
+    MachineError,
+    Policy,
+    PolicyError,
+    aggregate,
+    problems,
+    read_site,
+)
+from armferry.registers import Accelerator
+from armferry.wrapper.asking import ask_vcpus
+from armferry.wrapper.endpoints import Endpoint
+from armferry.wrapper.errors import ArgumentFault, SetUpFault
+from armferry.wrapper.hiding import HidingJudge
+from armferry.wrapper.knowledge import binary_identity, cached, known_properties, remember
+from armferry.wrapper.listening import listening_tcp, listening_unix
+from armferry.wrapper.monitors import Monitor, Role, monitors_of, moved_aside
+from armferry.wrapper.needed import refuse_needed
+from armferry.wrapper.options import options_of
+from armferry.wrapper.pristine import Pristine, pristine_lists, pristine_stream
+from armferry.wrapper.properties import given, policy_of, without
+from armferry.wrapper.service import Service, in_background
+from armferry.wrapper.subject import Subject, subject_of
+from armferry.wrapper.uri import NamedFd, Target, parse_channels, parse_uri
+
+__all__ = ["prepare"]
+
+
+def prepare(program: str, words: list[str]) -> list[str]:
+    """The arguments to run `program` with; the process beside it runs already.
+
+    Raises ArmferryError for what cannot be honoured.
+    """
+    name = os.path.basename(program)
+    all_given = given(words, name)
+    plain = without(words)
+    subject = subject_of(plain)
+    accelerator = _accelerator(subject)
+    stated = policy_of(all_given, subject.model)
+    for one in all_given:
+        refuse_needed(one.properties.hidden, name, one.where)
+    try:
+        policy = aggregate(
+            subject.machine, accelerator, site=read_site(SITE_FOLDER), command_line=stated
+        )
+    except MachineError:
+        if all_given:
+            raise
+        return words  # no level is known for it: QEMU as it is
+    _tell_problems(stated)
+    if all_given:
+        known = known_properties(Path(program), subject.model, accelerator.value)
+        plain = without(words, known)
+        _refuse_psci(stated, known, accelerator, subject, name)
+    else:
+        known = frozenset()
+    launch = _Launch(program, subject, accelerator, stated, policy, known)
+    try:
+        return launch.start(plain)
+    except BaseException:
+        launch.undo()
+        raise
+
+
+class _Launch:
+    def __init__(
+        self,
+        program: str,
+        subject: Subject,
+        accelerator: Accelerator,
+        stated: Policy,
+        policy: Policy,
+        known: frozenset[str],
+    ) -> None:
+        self._program = Path(program)
+        self._subject = subject
+        self._accelerator = accelerator
+        self._stated = stated
+        self._policy = policy
+        self._known = known
+        self._folder = Path(tempfile.mkdtemp(prefix="armferry-qemu-"))
+        self._paths: list[str] = []
+        self._endpoints: list[Endpoint] = []
+
+    def start(self, words: list[str]) -> list[str]:
+        """Starts the process beside QEMU; QEMU's new arguments."""
+        words = list(words)
+        subject = self._subject
+        self._meet(words)
+        endpoints = self._endpoints
+        incoming = self._incoming(words)
+        pristine = None
+        version = self._stated.psci_version
+        if version is not None and "kvm-psci-version" not in self._known and not subject.incoming:
+            vcpus = ask_vcpus(self._program, subject.probe_words(self._accelerator.value))
+            lists = pristine_lists(vcpus, version, self._program.name)
+            stream = pristine_stream(vcpus, lists)
+            pristine = Pristine(stream, self._folder, paused=subject.paused)
+            words += pristine.arguments
+        outgoing = HidingJudge(self._policy_for) if self._policy.hidden else None
+        kept = {number for endpoint in endpoints for number in endpoint.descriptors}
+        match incoming:
+            case (NamedFd(number), _) if number.isdigit():
+                kept.add(int(number))
+            case (FdAddress(number), _):
+                kept.add(number)
+        for number in kept:
+            os.set_inheritable(number, False)
+        service = Service(
+            folder=self._folder,
+            endpoints=endpoints,
+            judge=self._judge if subject.incoming is not None else None,
+            outgoing=outgoing,
+            incoming=incoming,
+            daemonize=subject.daemonize,
+            paths=tuple(self._paths),
+            prepare=None if pristine is None else pristine.load,
+        )
+        deferred = subject.incoming == "defer"
+        in_background(
+            service.run, lambda number: number in kept or (deferred and _may_carry(number))
+        )
+        return words
+
+    def undo(self) -> None:
+        """Removes what was made for a QEMU that will not start."""
+        for endpoint in self._endpoints:
+            endpoint.remove()
+        for path in self._paths:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    # -- monitors
+
+    def _meet(self, words: list[str]) -> None:
+        done: set[int] = set()
+        for number, monitor in enumerate(monitors_of(words)):
+            if monitor.at in done:
+                continue
+            done.add(monitor.at)
+            endpoint = self._endpoint(monitor, number)
+            if endpoint is not None:
+                words[monitor.at] = moved_aside(monitor, str(endpoint.path))
+                self._endpoints.append(endpoint)
+
+    def _endpoint(self, monitor: Monitor, number: int) -> Endpoint | None:
+        if monitor.meeting is None:
+            _note(f"the monitor {monitor.text} stays QEMU's own: migrations that are commanded "
+                  "there go past armferry")  # fmt: skip
+            return None
+        if monitor.meeting.role is Role.STDIO and self._subject.daemonize:
+            return None  # QEMU refuses this, in its own words
+        try:
+            return Endpoint(monitor.meeting, self._folder / f"monitor{number}")
+        except OSError:
+            return None  # QEMU fails in the same way, and says so in its own words
+
+    # -- migrations
+
+    def _incoming(self, words: list[str]) -> tuple[Target, str] | None:
+        found: tuple[Target, str] | None = None
+        for option in options_of(words):
+            if option.name != "incoming" or option.value is None or option.value == "defer":
+                continue
+            path = str(self._folder / "incoming")
+            words[option.at + 1] = f"unix:{path}"
+            found = (self._opened(self._incoming_target(option.value), option.value), path)
+        return found
+
+    def _opened(self, target: Target, text: str) -> Target:
+        """The address, listening already where it can: QEMU would fail at once if it could not."""
+        try:
+            match target:
+                case TcpAddress(host, port):
+                    return FdAddress(listening_tcp(host, str(port)).detach())
+                case UnixAddress(path):
+                    listening = listening_unix(path)
+                    self._paths.append(os.path.abspath(path))
+                    return FdAddress(listening.detach())
+        except OSError as error:
+            raise SetUpFault(
+                f"{self._program.name}: -incoming {text}: cannot listen: {error.strerror}"
+            ) from error
+        return target
+
+    def _incoming_target(self, text: str) -> Target:
+        if text.startswith("{"):
+            try:
+                return parse_channels([json.loads(text)])
+            except ValueError as error:
+                raise ArgumentFault(f"{self._program.name}: -incoming {text}: {error}") from error
+        return parse_uri(text)
+
+    @property
+    def _policy_for(self) -> Callable[[str, Accelerator], Policy]:
+        stated = self._stated
+
+        @cache
+        def policy_for(machine: str, accelerator: Accelerator) -> Policy:
+            return aggregate(machine, accelerator, site=read_site(SITE_FOLDER), command_line=stated)
+
+        return policy_for
+
+    def _judge(self) -> Judge:
+        return Judge(self._fingerprint(), self._policy_for)
+
+    def _fingerprint(self) -> Fingerprint:
+        """What this QEMU would accept: asked once for each binary, kernel and machine."""
+        words = self._subject.probe_words(self._accelerator.value)
+        key = f"{binary_identity(self._program)} {os.uname().release} {words}"
+        kept = cached("fingerprint", key)
+        if kept is not None:
+            return parse(kept.encode(), "the cached fingerprint")
+        found = ask_vcpus(self._program, words).fingerprint(self._subject.cpu, self._accelerator)
+        remember("fingerprint", key, dump(found))
+        return found
+
+
+def _accelerator(subject: Subject) -> Accelerator:
+    """The accelerator that QEMU will take: the first that works here."""
+    for name in subject.accelerators:
+        if name == "kvm" and (
+            len(subject.accelerators) == 1 or os.access("/dev/kvm", os.R_OK | os.W_OK)
+        ):
+            return Accelerator.KVM
+        if name == "tcg":
+            return Accelerator.TCG
+    return Accelerator.TCG
+
+
+def _refuse_psci(
+    stated: Policy, known: frozenset[str], accelerator: Accelerator, subject: Subject, name: str
+) -> None:
+    if stated.psci and "kvm-psci-version" not in known and accelerator is not Accelerator.KVM:
+        kind = f"{subject.model or 'arm'}-arm-cpu"
+        raise ArgumentFault(
+            f"{name}: can't apply global {kind}.kvm-psci-version={stated.psci_version}: Property "
+            f"'{kind}.kvm-psci-version' not found: it is KVM's, and this guest runs under "
+            f"{accelerator.value}"
+        )
+
+
+def _tell_problems(stated: Policy) -> None:
+    if stated == EMPTY:
+        return
+    try:
+        for problem in problems(stated):
+            _note(str(problem))
+    except PolicyError as error:
+        _note(str(error))
+
+
+def _may_carry(number: int) -> bool:
+    """Whether a migration may come through this descriptor: a file, a pipe, a connection."""
+    try:
+        mode = os.fstat(number).st_mode
+    except OSError:
+        return False
+    return stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
+def _note(text: str) -> None:
+    print(f"armferry: {text}", file=sys.stderr)

@@ -1,0 +1,53 @@
+"""What a command line asks for, and how it is probed."""
+
+import shlex
+
+import pytest
+
+from armferry.wrapper.subject import subject_of
+
+LIBVIRT = """
+-machine virt-10.0,usb=off,gic-version=3,dump-guest-core=off,pflash0=a,acpi=on
+-accel kvm -cpu host,pmu=off -m size=2097152k -smp 4,sockets=4,cores=1,threads=1
+-S -no-shutdown -incoming defer
+"""
+PROBE = """
+-machine virt-10.0,usb=off,gic-version=3,acpi=on -accel kvm -cpu host,pmu=off -smp 4 -m 64
+"""
+
+
+def test_a_line_of_libvirt() -> None:
+    subject = subject_of(shlex.split(LIBVIRT))
+    assert subject.machine == "virt-10.0"
+    assert subject.accelerators == ("kvm",)
+    assert (subject.model, subject.cpu, subject.vcpus) == ("host", "host,pmu=off", 4)
+    assert (subject.incoming, subject.paused, subject.daemonize) == ("defer", True, False)
+    assert subject.probe_words("kvm") == shlex.split(PROBE)
+
+
+@pytest.mark.parametrize(
+    ("words", "accelerators"),
+    [
+        ("-M virt", ("tcg",)),
+        ("-M virt,accel=kvm:tcg", ("kvm", "tcg")),
+        ("-enable-kvm -M virt", ("kvm",)),
+        ("-M virt -accel tcg,thread=multi -accel kvm", ("tcg", "kvm")),
+    ],
+)
+def test_accelerators(words: str, accelerators: tuple[str, ...]) -> None:
+    assert subject_of(words.split()).accelerators == accelerators
+
+
+@pytest.mark.parametrize(
+    ("smp", "count"),
+    [("", 1), ("-smp 3", 3), ("-smp cpus=2,maxcpus=4", 2), ("-smp maxcpus=4", 4),
+     ("-smp sockets=2,cores=3", 6), ("-smp x", 1)],
+)  # fmt: skip
+def test_vcpus(smp: str, count: int) -> None:
+    assert subject_of(["-M", "virt", *smp.split()]).vcpus == count
+
+
+def test_the_last_machine_and_cpu_count() -> None:
+    subject = subject_of(["-M", "virt", "-cpu", "a", "-machine", "type=virt-9.0", "-cpu", "b"])
+    assert (subject.machine, subject.model) == ("virt-9.0", "b")
+    assert subject_of(["-M", "virt"]).probe_words("tcg").count("-cpu") == 0
