@@ -1,0 +1,1 @@
+"""Real QEMUs and kernels, side by side, under emulation."""

@@ -1,0 +1,126 @@
+"""Fingerprints for the atlas, recorded: each from a real kernel in the lab or a real QEMU.
+
+One file for each entry, the fingerprint and how it was made, in a folder that is the state of the
+work: what is there is not recorded again. `armferry.hosts.atlas` packs such a folder and reads it.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from armferry.errors import ArmferryError, EnvironmentFault
+from armferry.hosts.fingerprint import dump
+from armferry.hosts.machine import MachineSpec
+from armferry.hosts.probe import fingerprint_of_qemu, qemu_version
+from armferry.lab.host import HostSpec, LabHost, outer_qemu
+from armferry.lab.kernels import KernelStore
+from armferry.lab.qemu_install import install
+from armferry.lab.releases import Release, release_named
+
+__all__ = ["AtlasRecordFault", "KvmEntry", "QemuEntry", "record"]
+
+# What the newest architecture has, only the newest QEMU emulates; its own algorithm for pointer
+# authentication is much faster under emulation.
+_NEWEST = "max"
+_NEWEST_MODEL = "max,pauth-impdef=on"
+_NEWEST_QEMU = "trixie-backports"
+
+_AT_ONCE = 2
+_TIME_LIMIT = 240.0
+_USERLAND = "trixie"
+
+
+class AtlasRecordFault(EnvironmentFault):
+    """An entry could not be recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class KvmEntry:
+    """What a kernel's KVM gives a VM on a CPU model; `kernel` is a whole release of the archive."""
+
+    kernel: str
+    cpu: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.kernel}/{self.cpu}"
+
+    def record(self) -> dict[str, Any]:
+        """The fingerprint document and how it was made, from one boot of the lab."""
+        kernel = KernelStore().get(self.kernel)
+        newest = self.cpu == _NEWEST
+        program = install(release_named(_NEWEST_QEMU)).launcher if newest else outer_qemu()
+        cpu = _NEWEST_MODEL if newest else self.cpu
+        spec = HostSpec(kernel, release_named(_USERLAND), cpu=cpu)
+        with LabHost(spec, program, boot_limit=_TIME_LIMIT) as host:
+            done = host.run(["armferry", "fingerprint", "kvm"], time_limit=_TIME_LIMIT)
+        if done.exit_code != 0:
+            words = done.stderr.decode("utf-8", "replace").strip()
+            raise AtlasRecordFault(f"atlas entry {self.name}: the host said: {words}")
+        return {
+            "made": {
+                "command": f"armferry atlas record --kernels {kernel.release} --cpus {self.cpu}",
+                "package": f"{kernel.origin.package} {kernel.origin.version}",
+                "suite": kernel.origin.suite,
+                "sha256": kernel.origin.sha256,
+                "under": f"QEMU {qemu_version(program).version}, -cpu {cpu}",
+            },
+            "fingerprint": json.loads(done.stdout),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class QemuEntry:
+    """What a QEMU release under TCG gives a VM of a machine type and CPU model."""
+
+    release: Release
+    machine: str
+    cpu: str
+
+    @property
+    def name(self) -> str:
+        return f"qemu-{self.release.version}/{self.machine}/{self.cpu}"
+
+    def record(self) -> dict[str, Any]:
+        """The fingerprint document and how it was made, from a paused machine."""
+        there = install(self.release)
+        spec = MachineSpec(machine=self.machine, cpu=self.cpu)
+        found = fingerprint_of_qemu(there.launcher, spec)
+        return {
+            "made": {
+                "command": f"armferry atlas record --qemus {self.release.version} "
+                f"--machines {self.machine} --cpus {self.cpu}",
+                "package": f"qemu-system-arm {there.package}",
+                "suite": self.release.suite,
+            },
+            "fingerprint": json.loads(dump(found)),
+        }
+
+
+def record(
+    entries: Iterable[KvmEntry | QemuEntry], folder: Path, done: Callable[[str, str], None]
+) -> int:
+    """Record into `folder` what is not there yet, two at a time; how many could not be.
+
+    `done` is told the name of each entry, and what went wrong, empty when it is recorded.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def one(entry: KvmEntry | QemuEntry) -> bool:
+        path = folder / f"{entry.name.replace('/', '_')}.json"
+        if path.exists():
+            return True
+        try:
+            document = {"name": entry.name, **entry.record()}
+        except ArmferryError as fault:
+            done(entry.name, str(fault))
+            return False
+        path.write_text(json.dumps(document), encoding="utf-8")
+        done(entry.name, "")
+        return True
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(one, entries)).count(False)

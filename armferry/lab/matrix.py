@@ -1,0 +1,224 @@
+"""The matrix: the guest of every host, loaded on every other host, against what was foretold.
+
+A host is a kernel, a CPU and a userland with its QEMU. Every host is recorded (`recording`); then
+each is booted once more and given every other one's stream: as it is, and as armferry rewrites it.
+The kernel is also asked which registers of the list it refuses, which names what QEMU does not.
+
+Results are kept in the cache under a hash of the host and of the stream it was given, so a
+matrix that was interrupted goes on where it was, and a changed rule asks real QEMUs only about the
+streams that come out differently. What to make of the result is for `matrix_text`.
+"""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+
+from armferry.decide import Answer, Plan, Verdict, judge, make_plan
+from armferry.ferry.edits import edits_of
+from armferry.hosts.kvm import Refusal
+from armferry.lab.cache import cache_folder
+from armferry.lab.host import HostSpec, LabHost
+from armferry.lab.nested import NestedQemu, Outcome, load
+from armferry.lab.recording import Recording, record, recorded
+from armferry.lab.refusals import refusals
+from armferry.policy import aggregate
+from armferry.stream import rewrite_tail
+
+__all__ = ["Cell", "Foretold", "foretell", "record_all", "run_matrix"]
+
+_AT_ONCE = 2
+_PROGRAM = "qemu-system-aarch64: "
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Foretold:
+    """What armferry says of a move before it is made.
+
+    `plan` is what had to be allowed beyond the shipped levels; without entries when nothing had
+    to. `stream` is what the destination is given.
+    """
+
+    unaided: Verdict
+    plan: Plan
+    stream: bytes
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict under the plan."""
+        return self.plan.verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One move between two hosts: foretold and done.
+
+    `stock` and `ferried` are what the destination's QEMU made of the stream as it came and as
+    armferry rewrote it (None when no policy makes it work); `refused` is what the destination's
+    kernel refuses of the list as it came.
+    """
+
+    source: Recording
+    destination: Recording
+    foretold: Foretold
+    stock: Outcome
+    ferried: Outcome | None
+    refused: tuple[Refusal, ...]
+
+    @property
+    def message(self) -> str:
+        """What stock QEMU printed, without the program's name."""
+        return said(self.stock)
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Where what was foretold and what happened part; empty when they agree."""
+        found = []
+        foretold = self.foretold.unaided.stock
+        if foretold is None or foretold.loads != self.stock.completed:
+            found.append("stock QEMU: foretold otherwise")
+        elif foretold.message != self.message:
+            found.append("stock QEMU: printed something else")
+        if self.ferried is None:
+            found.append("no policy makes it work")
+        elif not self.ferried.completed:
+            found.append("ferried: refused")
+        return tuple(found)
+
+
+def said(outcome: Outcome) -> str:
+    """What QEMU printed, without its name and its word on old machine types."""
+    lines = (line.removeprefix(_PROGRAM) for line in outcome.stderr.splitlines())
+    return "\n".join(line for line in lines if "is deprecated: machines more than" not in line)
+
+
+def foretell(source: Recording, destination: Recording) -> Foretold:
+    """The verdicts on a move, and the stream that the destination is given.
+
+    Raises `BadStream`.
+    """
+    guest, there = source.source(), destination.destination()
+    move = guest.move_to(there)
+    base = aggregate(guest.machine, there.accelerator)
+    plan = make_plan(move, base)
+    assert guest.saved is not None
+    data = source.stream.read_bytes()
+    tail = rewrite_tail(guest.saved, edits_of(plan.verdict)) if plan.works else None
+    given = data if tail is None else data[: tail.offset] + tail.data
+    return Foretold(judge(move, base), plan, given)
+
+
+def record_all(hosts: Iterable[tuple[HostSpec, NestedQemu]], progress: Progress) -> list[Recording]:
+    """Every host, recorded; booted only when the cache has it not. Raises `LabHostFault`."""
+    wanted = list(hosts)
+    done = 0
+
+    def one(host: tuple[HostSpec, NestedQemu]) -> Recording:
+        nonlocal done
+        found = recorded(*host)
+        if found is None:
+            with LabHost(host[0]) as booted:
+                found = record(booted, host[1])
+        done += 1
+        progress(found.name, done, len(wanted))
+        return found
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(one, wanted))
+
+
+def run_matrix(recordings: Sequence[Recording], progress: Progress) -> list[Cell]:
+    """Every ordered pair of different hosts: foretold and done. Raises `LabHostFault`."""
+    pairs = {
+        (source.key, there.key): foretell(source, there)
+        for source, there in product(recordings, recordings)
+        if source.key != there.key
+    }
+    done = 0
+
+    def column(there: Recording) -> list[Cell]:
+        nonlocal done
+        cells = []
+        with _Destination(there) as destination:
+            destination.ask(recordings)
+            for source in recordings:
+                if source.key == there.key:
+                    continue
+                foretold = pairs[source.key, there.key]
+                stock = destination.load(source.stream.read_bytes())
+                works = foretold.verdict.answer is not Answer.FAILS
+                ferried = destination.load(foretold.stream) if works else None
+                refused = destination.refused(source)
+                cells.append(Cell(source, there, foretold, stock, ferried, refused))
+                done += 1
+                progress(f"{source.name} to {there.name}", done, len(pairs))
+        return cells
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return [cell for cells in pool.map(column, recordings) for cell in cells]
+
+
+class _Destination:
+    """A host that is given streams; booted at the first question the cache cannot answer."""
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+        self._host: LabHost | None = None
+        self._folder = cache_folder("matrix", "answers")
+
+    def __enter__(self) -> "_Destination":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._host is not None:
+            self._host.close()
+
+    def load(self, stream: bytes) -> Outcome:
+        """What its QEMU makes of `stream`."""
+        answer = self._answer("load", stream)
+        if not answer.exists():
+            outcome, _ = load(self._booted(), self._recording.qemu, stream)
+            _store(answer, asdict(outcome))
+        return Outcome(**json.loads(answer.read_text()))
+
+    def ask(self, sources: Iterable[Recording]) -> None:
+        """Ask the kernel about the lists of `sources`, those that it was not asked about yet."""
+        lists = {source.key: source.source().lists[0] for source in sources}
+        answers = {key: self._answer("refused", _text(lists[key])) for key in lists}
+        wanted = [key for key in lists if not answers[key].exists()]
+        if wanted:
+            said = refusals(self._booted(), [lists[key] for key in wanted])
+            for key, refused in zip(wanted, said, strict=True):
+                _store(answers[key], [asdict(one) for one in refused])
+
+    def refused(self, source: Recording) -> tuple[Refusal, ...]:
+        """What the kernel refuses of a list that it was asked about."""
+        answer = self._answer("refused", _text(source.source().lists[0]))
+        return tuple(Refusal(**refusal) for refusal in json.loads(answer.read_text()))
+
+    def _booted(self) -> LabHost:
+        if self._host is None:
+            self._host = LabHost(self._recording.spec)
+        return self._host
+
+    def _answer(self, question: str, about: bytes) -> Path:
+        key = hashlib.sha256(f"{self._recording.key} {question}\n".encode() + about)
+        return self._folder / f"{key.hexdigest()[:32]}.json"
+
+
+def _text(registers: object) -> bytes:
+    return json.dumps(registers, sort_keys=True).encode()
+
+
+def _store(path: Path, document: object) -> None:
+    # a name of its own: another process may be storing the same answer
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as part:
+        part.write(json.dumps(document, indent=1) + "\n")
+    Path(part.name).rename(path)

@@ -1,0 +1,109 @@
+"""A matrix as text: a document of tables, and JSON.
+
+Knows how a cell is put in a word or two; refuses to know how it came about.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from armferry.decide import Risk, verdict_document
+from armferry.lab.matrix import Cell
+from armferry.registers import Accelerator, name
+
+__all__ = ["matrix_json", "matrix_lines", "tally"]
+
+
+def tally(cells: Sequence[Cell]) -> str:
+    """What the matrix shows, in a sentence or two."""
+    stock = sum(cell.stock.completed for cell in cells)
+    ferried = sum(cell.ferried is not None and cell.ferried.completed for cell in cells)
+    needy = sum(bool(cell.foretold.plan.entries) for cell in cells)
+    wrong = sum(bool(cell.faults) for cell in cells)
+    return (
+        f"Of {len(cells)} moves, stock QEMU loads {stock}; ferried by armferry, {ferried} load, "
+        f"{len(cells) - needy} of them with the shipped levels alone. What was foretold and what "
+        f"happened part in {wrong}."
+    )
+
+
+def matrix_lines(cells: Sequence[Cell]) -> Iterator[str]:
+    """A section of a document: the tally, a table of every move, what QEMU printed."""
+    yield tally(cells)
+    yield ""
+    yield "| from | to | stock QEMU | shipped levels | policy beyond them | risk | ferried |"
+    yield "|---|---|---|---|---|---|---|"
+    for cell in cells:
+        plan = cell.foretold.plan
+        needed = ", ".join(f"{entry.name}: {entry.action}" for entry in plan.entries)
+        yield (
+            f"| {cell.source.name} | {cell.destination.name} | {_stock(cell)} | "
+            f"{cell.foretold.unaided.answer} | {needed or '-'} | {cell.foretold.verdict.risk} | "
+            f"{_ferried(cell)} |"
+        )
+    yield ""
+    yield "What stock QEMU prints, and how often:"
+    yield ""
+    messages = Counter(cell.message for cell in cells if not cell.stock.completed)
+    for message, count in sorted(messages.items(), key=lambda item: (-item[1], item[0])):
+        yield "once:" if count == 1 else f"{count} times:"
+        yield ""
+        yield "```"
+        yield message
+        yield "```"
+        yield ""
+
+
+def matrix_json(cells: Sequence[Cell]) -> dict[str, Any]:
+    """The whole matrix for a program."""
+    return {"format": "armferry-matrix", "version": 1, "moves": [_move(cell) for cell in cells]}
+
+
+def _move(cell: Cell) -> dict[str, Any]:
+    ferried = cell.ferried
+    return {
+        "source": cell.source.name,
+        "destination": cell.destination.name,
+        "machine": cell.source.qemu.machine,
+        "stock": {
+            "loads": cell.stock.completed,
+            "message": cell.message,
+            "foretold": verdict_document(cell.foretold.unaided)["stock"],
+        },
+        "kernel_refuses": [
+            {
+                "index": f"{refusal.index:#018x}",
+                "name": name(refusal.index, Accelerator.KVM),
+                "errno": refusal.errno,
+                "incoming": f"{refusal.incoming:#x}",
+                "host": None if refusal.host is None else f"{refusal.host:#x}",
+            }
+            for refusal in cell.refused
+        ],
+        "verdict": cell.foretold.unaided.answer.value,
+        "risk": str(cell.foretold.verdict.risk),
+        "policy": [
+            {"name": entry.name, "action": entry.action, "reason": entry.reason}
+            for entry in cell.foretold.plan.entries
+        ],
+        "ferried": None if ferried is None else ferried.completed,
+        "faults": list(cell.faults),
+    }
+
+
+def _stock(cell: Cell) -> str:
+    if cell.stock.completed:
+        return "loads"
+    stock = cell.foretold.unaided.stock
+    culprits = [] if stock is None else [name(i, Accelerator.KVM) for i in stock.culprits[:3]]
+    more = (
+        "" if stock is None or len(stock.culprits) <= 3 else f" and {len(stock.culprits) - 3} more"
+    )
+    return f"refuses {', '.join(culprits)}{more}" if culprits else "refuses"
+
+
+def _ferried(cell: Cell) -> str:
+    if cell.faults:
+        return "; ".join(cell.faults)
+    same = cell.foretold.verdict.risk is Risk.NONE
+    return "loads as it is" if same else "loads"

@@ -1,0 +1,200 @@
+"""A QEMU under the KVM of a lab host: saved and loaded, from outside.
+
+This file runs at both ends. Outside, `save` and `load` ask a booted `LabHost`; inside, the module
+is a program (`python3 -m armferry.lab.nested REQUEST`) that starts one QEMU, speaks QMP with it
+over its standard input and output, and prints the outcome as JSON. A machine that is given the test
+guest may run before it is saved and after it is loaded, counted in the guest's own ticks. Standard
+library only, and little of it, since every import costs time under emulation.
+
+QMP: docs/interop/qmp-spec.rst and qapi/migration.json of QEMU.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from armferry.lab.host import LabHost
+
+__all__ = ["NestedQemu", "Outcome", "guest_log", "load", "save", "with_guest"]
+
+_STREAM = "/tmp/stream"
+_KERNEL = "/guest/kernel.elf"
+_SERIAL = "/tmp/serial"
+_TICK_LIMIT = 60.0
+_POLL = 0.02
+_ENDED = ("completed", "failed", "cancelled")
+# Bytes per second; the default would make a 64 MB guest take a second.
+_UNLIMITED = 8 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class NestedQemu:
+    """What to start in a lab host. `cpu_options` follow `-cpu host`, comma included."""
+
+    machine: str
+    cpu_options: str = ""
+    memory: int = 64
+    extra: tuple[str, ...] = ()
+
+    def arguments(self) -> list[str]:
+        """QEMU's words: no device but the machine's own, vCPUs stopped."""
+        return [
+            *("qemu-system-aarch64", "-nodefaults", "-no-user-config", "-display", "none", "-S"),
+            *("-machine", f"{self.machine},accel=kvm,gic-version=3"),
+            *("-cpu", f"host{self.cpu_options}", "-m", str(self.memory), "-qmp", "stdio"),
+            *self.extra,
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a save or a load ended.
+
+    `status` is QEMU's own word for the migration, or `exited`; `reason` is what QMP said of it.
+    """
+
+    status: str
+    reason: str
+    exit_code: int | None
+    stderr: str
+
+    @property
+    def completed(self) -> bool:
+        return self.status == "completed"
+
+
+def save(host: "LabHost", qemu: NestedQemu, *, ticks: int = 0) -> tuple[Outcome, bytes]:
+    """The stream of a machine once its guest has run for `ticks`; about 3 s for one that has not.
+
+    Raises `LabHostFault`.
+    """
+    host.run(["rm", "-f", _STREAM])
+    outcome = _ask(host, qemu, {"incoming": False, "outgoing": True, "ticks": ticks})
+    return outcome, host.get(_STREAM) if outcome.completed else b""
+
+
+def load(
+    host: "LabHost", qemu: NestedQemu, stream: bytes, *, ticks: int = 0
+) -> tuple[Outcome, bytes]:
+    """What QEMU makes of `stream`; a refusal is an outcome.
+
+    Once loaded the guest runs for `ticks` and is saved again, which is the second answer; without
+    ticks there is none. Raises `LabHostFault`.
+    """
+    host.put(_STREAM, stream)
+    outcome = _ask(host, qemu, {"incoming": True, "outgoing": bool(ticks), "ticks": ticks})
+    return outcome, host.get(_STREAM) if outcome.completed and ticks else b""
+
+
+def with_guest(host: "LabHost", machine: str, guest: bytes) -> NestedQemu:
+    """A machine with the test guest in it, its kernel put in `host`. Raises `LabHostFault`."""
+    host.put(_KERNEL, guest)
+    host.run(["rm", "-f", _SERIAL])
+    log = ("-chardev", f"file,id=log,path={_SERIAL},append=on", "-serial", "chardev:log")
+    return NestedQemu(machine, extra=("-kernel", _KERNEL, *log))
+
+
+def guest_log(host: "LabHost") -> bytes:
+    """What the test guest has printed in `host` so far. Raises `LabHostFault`."""
+    return host.get(_SERIAL)
+
+
+def _ask(host: "LabHost", qemu: NestedQemu, what: Mapping[str, object]) -> Outcome:
+    request = json.dumps({"arguments": qemu.arguments(), **what})
+    done = host.run(["python3", "-m", "armferry.lab.nested", request], time_limit=120.0)
+    if done.exit_code != 0:
+        words = done.stderr.decode("utf-8", "replace").strip()
+        raise host.fault(f"could not drive QEMU: {words or 'its time was up'}")
+    return Outcome(**json.loads(done.stdout))
+
+
+def _inside(request: Mapping[str, Any]) -> Outcome:
+    incoming, outgoing, ticks = request["incoming"], request["outgoing"], request["ticks"]
+    arguments = [*request["arguments"], *(("-incoming", "defer") if incoming else ())]
+    with open("/tmp/stderr", "w+b") as stderr:
+        process = subprocess.Popen(
+            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        status, reason = "exited", ""
+        try:
+            qmp = _Qmp(process.stdin, process.stdout)
+            if incoming:
+                qmp.execute("migrate-incoming", uri=f"exec:cat {_STREAM}")
+                status, reason = qmp.migrated()
+            if ticks and (status == "completed" or not incoming):
+                qmp.execute("cont")
+                _await_ticks(ticks)
+            if outgoing and (status == "completed" or not incoming):
+                qmp.execute("migrate-set-parameters", **{"max-bandwidth": _UNLIMITED})
+                qmp.execute("migrate", uri=f"exec:cat > {_STREAM}")
+                status, reason = qmp.migrated()
+            qmp.execute("quit")
+        except (BrokenPipeError, EOFError):
+            # QEMU has ended by itself; its standard error says why.
+            pass
+        except _QmpRefused as refused:
+            status, reason = "failed", str(refused)
+            process.kill()
+        exit_code = process.wait()
+        stderr.seek(0)
+        words = stderr.read().decode("utf-8", "replace")
+    return Outcome(status, reason, exit_code, words)
+
+
+def _await_ticks(ticks: int) -> None:
+    """Wait until the guest has told that many more ticks, or its time is up."""
+    before = _ticks()
+    deadline = time.monotonic() + _TICK_LIMIT
+    while _ticks() < before + ticks and time.monotonic() < deadline:
+        time.sleep(_POLL)
+
+
+def _ticks() -> int:
+    with open(_SERIAL, "rb") as log:
+        return log.read().count(b"\ntick ")
+
+
+class _QmpRefused(Exception):
+    """QEMU answered a command with an error."""
+
+
+class _Qmp:
+    def __init__(self, commands: IO[bytes], answers: IO[bytes]) -> None:
+        self._commands = commands
+        self._answers = answers
+        self._receive()
+        self.execute("qmp_capabilities")
+
+    def execute(self, command: str, **arguments: object) -> dict[str, Any]:
+        message = {"execute": command, "arguments": arguments}
+        self._commands.write(json.dumps(message).encode() + b"\n")
+        self._commands.flush()
+        while "return" not in (answer := self._receive()):
+            if "error" in answer:
+                raise _QmpRefused(answer["error"]["desc"])
+        result: dict[str, Any] = answer["return"]
+        return result
+
+    def migrated(self) -> tuple[str, str]:
+        """QEMU's word for how the migration ended, and what it says of it."""
+        while (state := self.execute("query-migrate")).get("status") not in _ENDED:
+            time.sleep(_POLL)
+        return state["status"], state.get("error-desc", "")
+
+    def _receive(self) -> dict[str, Any]:
+        line = self._answers.readline()
+        if not line:
+            raise EOFError
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(_inside(json.loads(sys.argv[1])))))
