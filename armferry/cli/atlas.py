@@ -1,0 +1,230 @@
+"""`armferry atlas`: the recorded fingerprints that come with armferry."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from armferry.cli import diff, render, words
+from armferry.cli.options import add_json
+from armferry.cli.render import Cell, Table
+from armferry.errors import ArmferryError, EnvironmentFault
+from armferry.hosts.atlas import Condition, Entry, Span, condition_of, history, pack, read_atlas
+from armferry.registers import Accelerator, describe, explain_value, name, parse_register
+
+__all__ = ["add_parsers"]
+
+SCHEMA_VERSION = 1
+
+
+def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
+    """`atlas list|show|diff|why|record`."""
+    parser = commands.add_parser("atlas")
+    verbs = parser.add_subparsers(metavar="VERB", required=True, parser_class=type(parser))
+
+    lister = verbs.add_parser("list", help="the entries: kernels by CPU, QEMUs by machine and CPU")
+    add_json(lister)
+    lister.set_defaults(func=run_list)
+
+    shower = verbs.add_parser("show", help="where an entry came from and how to make it again")
+    shower.add_argument("entry", metavar="ENTRY", help="such as 6.12/neoverse-n1")
+    add_json(shower)
+    shower.set_defaults(func=run_show)
+
+    differ = verbs.add_parser("diff", help="what each of two entries has alone, values that differ")
+    differ.add_argument("a", metavar="A", help="such as 6.12/neoverse-n1")
+    differ.add_argument("b", metavar="B", help="such as 6.17/neoverse-n1")
+    add_json(differ)
+    differ.set_defaults(func=run_diff)
+
+    why = verbs.add_parser("why", help="since which kernel a register is there, and on what it is")
+    why.add_argument("register", metavar="REGISTER", help="a name (TCR2_EL1) or an index")
+    add_json(why)
+    why.set_defaults(func=run_why)
+
+    recorder = verbs.add_parser("record", help="record entries in the lab and pack an atlas")
+    recorder.add_argument(
+        "--kernels", nargs="+", default=[], metavar="KERNEL", help="series (6.12) or releases"
+    )
+    recorder.add_argument(
+        "--qemus", nargs="+", default=[], metavar="RELEASE", help="releases of lab qemu list"
+    )
+    recorder.add_argument(
+        "--machines", nargs="+", default=[], metavar="M", help="machine types for --qemus"
+    )
+    recorder.add_argument("--cpus", nargs="+", required=True, metavar="CPU", help="CPU models")
+    recorder.add_argument(
+        "--folder",
+        type=Path,
+        required=True,
+        help="one file for each entry; what is there is not recorded again",
+    )
+    recorder.add_argument("-o", "--output", type=Path, metavar="FILE", help="pack the folder to it")
+    recorder.set_defaults(func=run_record)
+
+
+def run_list(arguments: argparse.Namespace) -> int:
+    """Prints the names."""
+    entries = read_atlas().entries
+    if arguments.json:
+        print(json.dumps({"schema": SCHEMA_VERSION, "entries": [_about(e) for e in entries]}))
+        return 0
+    render.table(
+        Table(
+            ("entry", "registers", "made from"),
+            [
+                (
+                    Cell(f"atlas:{entry.name}"),
+                    Cell(str(entry.length)),
+                    Cell(entry.made["package"]),
+                )
+                for entry in entries
+            ],
+        )
+    )
+    render.next_step(f"armferry check SOURCE --to atlas:{entries[0].name}")
+    return 0
+
+
+def run_show(arguments: argparse.Namespace) -> int:
+    """Prints one entry."""
+    entry = read_atlas().find(arguments.entry)
+    if arguments.json:
+        print(json.dumps({**_about(entry), "fingerprint": entry.document}, indent=1))
+        return 0
+    render.facts(
+        [
+            ("entry", f"atlas:{entry.name}"),
+            ("holds", words.end(entry.fingerprint)),
+            ("hardware", entry.fingerprint.provenance.hardware),
+            ("registers", str(entry.length)),
+            *entry.made.items(),
+        ]
+    )
+    render.next_step(f"armferry inspect atlas:{entry.name}")
+    return 0
+
+
+def run_diff(arguments: argparse.Namespace) -> int:
+    """Prints what differs, as `armferry diff` does."""
+    arguments.a, arguments.b = f"atlas:{arguments.a}", f"atlas:{arguments.b}"
+    return diff.run(arguments)
+
+
+def run_why(arguments: argparse.Namespace) -> int:
+    """Prints the history of a register."""
+    index = parse_register(arguments.register)
+    spans = history(index, read_atlas().kernels)
+    condition = condition_of(index)
+    if arguments.json:
+        print(json.dumps(_why(index, spans, condition), indent=1))
+        return 0
+    register = describe(index, Accelerator.KVM)
+    render.line(f"{register.name} ({index:#018x}), {register.kind}", "head")
+    for cpus, lines in _grouped(index, spans):
+        render.line(f"on {', '.join(cpus)}:")
+        for line in lines:
+            render.line(f"  {line}")
+    if condition is not None:
+        render.line(f"condition: {_condition(condition)}")
+        render.line(f"  {condition.source}", "faint")
+    there = [span for span in spans if span.value is not None]
+    if not there:
+        render.line("no kernel of the atlas lists it")
+        return 0
+    render.next_step(f"armferry diff atlas:{there[0].first}/{there[0].cpu} DEST")
+    return 0
+
+
+def run_record(arguments: argparse.Namespace) -> int:
+    """Records what is not in the folder yet, then packs it."""
+    from armferry.lab.atlas_record import KvmEntry, QemuEntry, record
+    from armferry.lab.kernels import KernelStore
+    from armferry.lab.qemu_install import resolve
+
+    if arguments.qemus and not arguments.machines:
+        raise ArmferryError("--qemus needs --machines: the machine types to record")
+    entries: list[KvmEntry | QemuEntry] = [
+        KvmEntry(kernel, cpu)
+        for cpu in arguments.cpus
+        for kernel in [KernelStore().get(request).release for request in arguments.kernels]
+    ]
+    entries += [
+        QemuEntry(resolve(release), machine, cpu)
+        for release in arguments.qemus
+        for machine in arguments.machines
+        for cpu in arguments.cpus
+    ]
+    failed = record(entries, arguments.folder, _progress)
+    if arguments.output is not None:
+        arguments.output.write_bytes(pack(arguments.folder))
+    return EnvironmentFault.exit_code if failed else 0
+
+
+def _progress(entry: str, fault: str) -> None:
+    print(f"{entry}: {fault or 'recorded'}", file=sys.stderr)
+
+
+def _about(entry: Entry) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA_VERSION,
+        "name": entry.name,
+        "registers": entry.length,
+        "made": dict(entry.made),
+    }
+
+
+def _grouped(index: int, spans: Sequence[Span]) -> Iterator[tuple[list[str], list[str]]]:
+    """CPU models whose history reads the same, together."""
+    told: dict[str, list[str]] = {}
+    for span in spans:
+        told.setdefault(span.cpu, []).append(_span(index, span))
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for cpu, lines in told.items():
+        groups.setdefault(tuple(lines), []).append(cpu)
+    for lines_of, cpus in groups.items():
+        yield cpus, list(lines_of)
+
+
+def _span(index: int, span: Span) -> str:
+    when = span.first if span.first == span.last else f"{span.first} to {span.last}"
+    if span.value is None:
+        return f"{when}: {'gone' if span.before else 'not there'}"
+    meaning = explain_value(index, span.value) or words.fields(index, span.value)
+    return f"{when}: {span.value:#x}" + (f" ({meaning})" if meaning else "")
+
+
+def _condition(condition: Condition) -> str:
+    return (
+        f"from {condition.since} on it is there only where"
+        f" {name(condition.on, Accelerator.KVM)}.{condition.field} is not 0; {condition.before}"
+    )
+
+
+def _why(index: int, spans: Sequence[Span], condition: Condition | None) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA_VERSION,
+        "index": f"{index:#018x}",
+        "name": name(index, Accelerator.KVM),
+        "spans": [
+            {
+                "cpu": span.cpu,
+                "first": span.first,
+                "last": span.last,
+                "before": span.before,
+                "value": None if span.value is None else f"{span.value:#x}",
+            }
+            for span in spans
+        ],
+        "condition": None
+        if condition is None
+        else {
+            "register": name(condition.on, Accelerator.KVM),
+            "field": condition.field,
+            "since": condition.since,
+            "before": condition.before,
+            "source": condition.source,
+        },
+    }

@@ -1,0 +1,199 @@
+"""`armferry ferry`: a saved state rewritten so that the destination accepts it."""
+
+import argparse
+import contextlib
+import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from armferry.cli import render
+from armferry.cli.judgement import (
+    EXIT_CODES,
+    Judgement,
+    add_judgement,
+    check_ends,
+    command,
+    document,
+    judge_move,
+    show,
+)
+from armferry.cli.options import add_json
+from armferry.cli.progress import bytes_bar
+from armferry.decide import Answer
+from armferry.errors import ArmferryError
+from armferry.ferry.copy import Mark, copy_with_tail, send_with_tail, written_beside
+from armferry.ferry.edits import edits_of
+from armferry.ferry.in_place import FileInPlace, finish, undo
+from armferry.ferry.pump import pump
+from armferry.hosts.files import FileWindow
+from armferry.hosts.save_image import Saved, image_in
+from armferry.hosts.subject import (
+    STANDARD_INPUT,
+    naming,
+    standard_input,
+    state_in,
+    stream_subject,
+)
+from armferry.stream import CpuEdit, rewrite_tail
+from armferry.stream.save_image import SaveImage
+
+__all__ = ["add_parsers"]
+
+STANDARD_OUTPUT = "-"
+
+
+class _Refused(ArmferryError):
+    """The verdict is that it fails: told on standard error where the stream is on stdout."""
+
+    exit_code = EXIT_CODES[Answer.FAILS]
+
+
+def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
+    """`ferry IN OUT --to DEST` and `ferry FILE --in-place --to DEST`."""
+    parser = commands.add_parser("ferry")
+    parser.add_argument("source", metavar="IN", help="the saved state, - for standard input")
+    parser.add_argument(
+        "target", metavar="OUT", nargs="?", help="where to write it, - for standard output"
+    )
+    parser.add_argument(
+        "--in-place",
+        action="store_true",
+        help="change the end of IN itself, under a journal; a compressed libvirt save image is "
+        "written beside and renamed",
+    )
+    recovery = parser.add_mutually_exclusive_group()
+    recovery.add_argument(
+        "--undo", action="store_true", help="put IN back after an interrupted --in-place"
+    )
+    recovery.add_argument(
+        "--finish", action="store_true", help="complete an interrupted --in-place of IN"
+    )
+    add_judgement(parser, destination_required=False)
+    add_json(parser)
+    parser.set_defaults(func=run, usage_error=parser.error)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Rewrites; 0 when it was done, whatever policy it took, and 2 when it was refused."""
+    if arguments.undo or arguments.finish:
+        if arguments.target is not None:
+            arguments.usage_error("--undo and --finish take IN only")
+        return _recover(arguments)
+    if arguments.to is None:
+        arguments.usage_error("the following arguments are required: --to")
+    if arguments.in_place == (arguments.target is not None):
+        arguments.usage_error("give either OUT or --in-place")
+    if arguments.in_place and arguments.source == STANDARD_INPUT:
+        arguments.usage_error("--in-place needs a file")
+    check_ends(arguments)
+    if arguments.source == STANDARD_INPUT:
+        return _through(arguments, standard_input(), Path(arguments.target))
+    return _file(arguments)
+
+
+def _recover(arguments: argparse.Namespace) -> int:
+    path = Path(arguments.source)
+    if arguments.undo:
+        done = undo(path)
+        words = "is as it was before the interrupted rewrite"
+    else:
+        done = finish(path)
+        words = "has the rewritten state; the interrupted rewrite is complete"
+    render.line(f"{path} {words}" if done else f"{path}: no rewrite in place was interrupted")
+    return 0
+
+
+def _file(arguments: argparse.Namespace) -> int:
+    path = Path(arguments.source)
+    with FileInPlace(path) if arguments.in_place else FileWindow(path) as window:
+        with naming(arguments.source):
+            image = image_in(window)
+        if image is not None and not image.header.compression.seekable:
+            # compressed: there is nothing in it that could be changed where it lies
+            os.lseek(window.fileno(), 0, os.SEEK_SET)
+            return _through(arguments, window.fileno(), Path(arguments.target or path))
+        saved = state_in(window)
+        judgement = judge_move(arguments, stream_subject(arguments.source, saved))
+        if judgement.verdict.answer is not Answer.FAILS:
+            tail = rewrite_tail(saved.state, edits_of(judgement.verdict))
+            if isinstance(window, FileInPlace):
+                if tail is not None:
+                    window.rewrite(tail)
+            elif arguments.target == STANDARD_OUTPUT:
+                send_with_tail(window, _standard_output(), tail)
+            else:
+                with bytes_bar(f"ferrying {path.name}", saved.state.size) as bar:
+                    copy_with_tail(window, Path(arguments.target), tail, bar, mark=_mark(image))
+    return _report(arguments, judgement)
+
+
+def _mark(image: SaveImage | None) -> Mark | None:
+    if image is None:
+        return None
+    return Mark(image.header.encode(complete=False), image.header.encode(complete=True))
+
+
+def _through(arguments: argparse.Namespace, source: int, target: Path) -> int:
+    """A descriptor to a file or to standard output, memory bounded."""
+    judgements: list[Judgement] = []
+
+    def edits(saved: Saved) -> Sequence[CpuEdit]:
+        judgement = judge_move(arguments, stream_subject(arguments.source, saved))
+        judgements.append(judgement)
+        if judgement.verdict.answer is Answer.FAILS:
+            raise _Refused
+        return edits_of(judgement.verdict)
+
+    with contextlib.suppress(_Refused), naming(arguments.source):  # the report says so
+        if arguments.target == STANDARD_OUTPUT:
+            pump(source, _standard_output(), edits)
+        else:
+            like = None if arguments.source == STANDARD_INPUT else source
+            with written_beside(target, like=like) as descriptor:
+                pump(source, descriptor, edits)
+    return _report(arguments, judgements[0])
+
+
+def _standard_output() -> int:
+    if sys.stdout.isatty():
+        raise ArmferryError("standard output is a terminal; redirect it, or name OUT")
+    return sys.stdout.fileno()
+
+
+def _report(arguments: argparse.Namespace, judgement: Judgement) -> int:
+    """Tells on standard output, or on standard error when that carries the stream."""
+    answer = judgement.verdict.answer
+    written = None if answer is Answer.FAILS else arguments.target or arguments.source
+    if arguments.target == STANDARD_OUTPUT:
+        text = json.dumps({**document(judgement), "written": written}, indent=1)
+        if arguments.json:
+            print(text, file=sys.stderr)
+        elif answer is Answer.FAILS:
+            refused = [o.name for d in judgement.verdict.decisions for o in d.refused]
+            raise _Refused(
+                f"refused: {', '.join(refused) or judgement.verdict.obstacles[0]}; "
+                f"see {command('check', arguments)}"
+            )
+    elif arguments.json:
+        print(json.dumps({**document(judgement), "written": written}, indent=1))
+    else:
+        show(judgement)
+        if written is None:
+            render.line("nothing was written")
+            render.next_step(command("check", arguments))
+        else:
+            changed = "rewritten" if judgement.verdict.changed else "unchanged"
+            image = judgement.source.image
+            if image is None:
+                render.line(f"{written}: {changed}")
+                render.next_step(f"QEMU ... -incoming 'exec:cat {shlex.quote(written)}'")
+            else:
+                kind = image.header.compression
+                how = "" if kind.seekable or arguments.target else ", written beside and renamed"
+                render.line(f"{written}: {changed}; a libvirt save image, {kind.word}{how}")
+                render.next_step(f"virsh restore {shlex.quote(written)}")
+    return EXIT_CODES[Answer.FAILS] if written is None else 0

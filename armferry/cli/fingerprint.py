@@ -1,0 +1,101 @@
+"""`armferry fingerprint`: what a host would accept, as a document.
+
+Each kind imports what it needs when it runs: a host that only asks its kernel has to load neither
+the stream nor the decision, nor a QMP client that it may not have.
+"""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from armferry.hosts.fingerprint import Fingerprint, dump
+
+__all__ = ["add_parsers"]
+
+
+def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
+    """`fingerprint qemu|kvm|stream`."""
+    parser = commands.add_parser("fingerprint")
+    kinds = parser.add_subparsers(metavar="KIND", required=True, parser_class=type(parser))
+
+    qemu = kinds.add_parser("qemu", help="probe a QEMU on this host")
+    qemu.add_argument("--machine", required=True, help="the guest's machine type: virt-10.0")
+    qemu.add_argument("--cpu", required=True, help="the guest's CPU: host, cortex-a57, max")
+    qemu.add_argument(
+        "--accel", choices=("tcg", "kvm"), default="tcg", help="accelerator (default: tcg)"
+    )
+    qemu.add_argument("--smp", type=int, default=1, help="number of vCPUs (default: 1)")
+    qemu.add_argument("--memory", type=int, default=64, help="MiB of memory (default: 64)")
+    qemu.add_argument("--qemu", metavar="PATH", help="the QEMU (default: on PATH)")
+    qemu.add_argument(
+        "--time-limit", type=float, default=60.0, metavar="S", help="seconds (default: 60)"
+    )
+    qemu.add_argument(
+        "--extra", action="append", default=[], metavar="WORD", help="one more word for QEMU"
+    )
+    _add_output(qemu)
+    qemu.set_defaults(func=run_qemu)
+
+    kvm = kinds.add_parser("kvm", help="ask this host's /dev/kvm directly")
+    _add_output(kvm)
+    kvm.set_defaults(func=run_kvm)
+
+    stream = kinds.add_parser("stream", help="from a stream recorded on that host")
+    stream.add_argument("file", metavar="FILE", help="the stream, - for standard input")
+    _add_output(stream)
+    stream.set_defaults(func=run_stream)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="where to write it (default: standard output)"
+    )
+
+
+def run_qemu(arguments: argparse.Namespace) -> int:
+    """Probes a QEMU."""
+    from armferry.hosts.machine import MachineSpec
+    from armferry.hosts.probe import find_qemu, fingerprint_of_qemu
+
+    spec = MachineSpec(
+        machine=arguments.machine,
+        cpu=arguments.cpu,
+        accel=arguments.accel,
+        smp=arguments.smp,
+        memory=arguments.memory,
+        extra=tuple(arguments.extra),
+    )
+    found = fingerprint_of_qemu(find_qemu(arguments.qemu), spec, time_limit=arguments.time_limit)
+    return _write(found, arguments.output)
+
+
+def run_kvm(arguments: argparse.Namespace) -> int:
+    """Asks /dev/kvm."""
+    from armferry.hosts.kvm import ask
+    from armferry.hosts.kvm_fingerprint import fingerprint_of_kvm
+
+    return _write(fingerprint_of_kvm(ask()), arguments.output)
+
+
+def run_stream(arguments: argparse.Namespace) -> int:
+    """Takes the fingerprint out of a stream."""
+    from armferry.hosts.subject import open_subject
+
+    return _write(open_subject(arguments.file).fingerprint, arguments.output)
+
+
+def _write(fingerprint: Fingerprint, output: str | None) -> int:
+    text = dump(fingerprint)
+    if output is None or output == "-":
+        sys.stdout.write(text)
+        return 0
+    from armferry.cli import render, words
+    from armferry.ferry.copy import write_all, written_beside
+
+    with written_beside(Path(output)) as descriptor:
+        write_all(descriptor, text.encode())
+    render.line(f"{output}: {words.end(fingerprint)}, {len(fingerprint.cpus[0])} registers")
+    render.next_step(f"armferry check SOURCE --to {shlex.quote(output)}")
+    return 0

@@ -1,0 +1,286 @@
+"""`armferry gateway`: in the path of live migrations."""
+
+import argparse
+import contextlib
+import functools
+import gc
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from armferry.cli import render
+from armferry.cli.options import add_json, add_policy, policy_of, policy_warnings
+from armferry.errors import ArmferryError
+from armferry.ferry.gateway import (
+    DEFAULT_STATE_LIMIT,
+    Dialer,
+    Ending,
+    Gateway,
+    GatewayError,
+    Judge,
+    Limits,
+    Listener,
+    Log,
+    Outcome,
+    connecting_context,
+    listening_context,
+    parse_address,
+)
+from armferry.ferry.gateway.address import TcpAddress
+from armferry.ferry.gateway.metrics import serve_metrics
+from armferry.hosts.subject import open_subject
+from armferry.policy import Policy
+from armferry.registers import Accelerator
+
+__all__ = ["add_parsers"]
+
+_DEFAULTS = Limits()
+
+
+def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
+    """`gateway --listen URI --connect URI --to DEST`."""
+    parser = commands.add_parser(
+        "gateway",
+        description="Takes a live migration on --listen and carries it to --connect. Guest "
+        "memory passes through; the device state is held, decided on and sent with the register "
+        "lists that the destination accepts. When the decision refuses, both sides are closed "
+        "before the destination has the guest, and the source runs on.",
+    )
+    parser.add_argument(
+        "--listen",
+        metavar="URI",
+        action="append",
+        required=True,
+        help="where the source connects: tcp:HOST:PORT, unix:PATH, exec:COMMAND, fd:N, systemd:",
+    )
+    parser.add_argument(
+        "--connect",
+        metavar="URI",
+        action="append",
+        required=True,
+        help="where the destination listens; one for each --listen",
+    )
+    parser.add_argument(
+        "--to",
+        metavar="DEST",
+        action="append",
+        required=True,
+        help="the destination: a fingerprint or a stream; one for all, or one for each --listen",
+    )
+    parser.add_argument(
+        "--source-fingerprint",
+        metavar="FILE",
+        help="a fingerprint of the source's host: its reset values tell what the guest changed",
+    )
+    parser.add_argument(
+        "--keep", action="store_true", help="go on after the first move, until interrupted"
+    )
+    _add_tls(parser)
+    _add_limits(parser)
+    parser.add_argument(
+        "--log", metavar="FILE", help="append one JSON line for each event; - for standard error"
+    )
+    parser.add_argument(
+        "--metrics", metavar="HOST:PORT", help="serve Prometheus metrics there, at /metrics"
+    )
+    add_policy(parser)
+    add_json(parser)
+    parser.set_defaults(func=run)
+
+
+def _add_tls(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("encryption", "folders as of QEMU's tls-creds-x509")
+    group.add_argument(
+        "--tls-listen", metavar="FOLDER", type=Path, help="TLS from the source, ended here"
+    )
+    group.add_argument(
+        "--tls-connect", metavar="FOLDER", type=Path, help="TLS to the destination, begun here"
+    )
+    group.add_argument(
+        "--tls-hostname", metavar="NAME", help="whom the destination's certificate must name"
+    )
+    group.add_argument(
+        "--allow-plain",
+        action="store_true",
+        help="listen without TLS where other machines can connect",
+    )
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("limits")
+    group.add_argument(
+        "--state-limit",
+        metavar="BYTES",
+        type=int,
+        default=DEFAULT_STATE_LIMIT,
+        help="device state held at most (%(default)s)",
+    )
+    group.add_argument(
+        "--stall-limit",
+        metavar="SECONDS",
+        type=float,
+        default=_DEFAULTS.stall,
+        help="end a move when no byte has moved for so long (%(default)s)",
+    )
+    group.add_argument(
+        "--connect-limit",
+        metavar="SECONDS",
+        type=float,
+        default=_DEFAULTS.connect,
+        help="for a connection and its TLS handshake (%(default)s)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serves; the exit code is that of the last move: 0 moved, 2 refused, 4 failed."""
+    outcomes: list[Outcome] = []
+    faults: list[ArmferryError] = []
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context(_log(arguments.log))
+        gateways: list[Gateway] = []
+        take_in = _metrics(arguments.metrics, gateways)
+
+        def on_outcome(outcome: Outcome) -> None:
+            take_in(outcome)
+            _show(outcome, arguments.json)
+
+        gateways += _gateways(arguments, stack, log, on_outcome)
+        _on_signals(gateways)
+
+        def serve(gateway: Gateway) -> None:
+            try:
+                outcomes.extend(gateway.run())
+            except ArmferryError as error:
+                faults.append(error)
+
+        # what is loaded stays: the collector, which would look at all of it while a guest waits,
+        # shall see only what a move makes
+        gc.freeze()
+        threads = [threading.Thread(target=serve, args=(one,)) for one in gateways]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    if faults:
+        raise faults[0]
+    if not outcomes:
+        return 0 if arguments.keep else Ending.CANCELLED.exit_code
+    return max(outcome.ending.exit_code for outcome in outcomes[-len(gateways) :])
+
+
+def _gateways(
+    arguments: argparse.Namespace,
+    stack: contextlib.ExitStack,
+    log: Log,
+    on_outcome: Callable[[Outcome], None],
+) -> list[Gateway]:
+    count = len(arguments.listen)
+    destinations = arguments.to * count if len(arguments.to) == 1 else arguments.to
+    if len(arguments.connect) != count or len(destinations) != count:
+        raise GatewayError(
+            f"--listen was given {count} times, --connect {len(arguments.connect)} and --to "
+            f"{len(arguments.to)} times; give each --listen its own --connect"
+        )
+
+    @functools.cache
+    def policy_for(machine: str, accelerator: Accelerator) -> Policy:
+        return policy_of(arguments, machine, accelerator)
+
+    source = arguments.source_fingerprint
+    host = None if source is None else open_subject(source).fingerprint
+    incoming = arguments.tls_listen and listening_context(arguments.tls_listen)
+    outgoing = arguments.tls_connect and connecting_context(arguments.tls_connect)
+    limits = Limits(arguments.state_limit, arguments.stall_limit, arguments.connect_limit)
+    gateways = []
+    for here, there, to in zip(arguments.listen, arguments.connect, destinations, strict=True):
+        destination = open_subject(to).fingerprint
+        policy = policy_for(destination.provenance.machine, destination.accelerator)
+        for warning in policy_warnings(policy):
+            print(f"note: {warning}", file=sys.stderr)
+        dialer = Dialer(
+            parse_address(there),
+            context=outgoing,
+            host=arguments.tls_hostname,
+            limit=arguments.connect_limit,
+        )
+        judge = Judge(destination, policy_for, host)
+        judge.prepare(destination.provenance.machine)
+        listener = Listener(
+            parse_address(here),
+            encrypted=incoming is not None,
+            plain_allowed=arguments.allow_plain,
+        )
+        stack.callback(listener.close)
+        gateways.append(
+            Gateway(
+                listener,
+                dialer,
+                judge,
+                context=incoming,
+                limits=limits,
+                keep=arguments.keep,
+                log=log,
+                on_outcome=on_outcome,
+            )
+        )
+        print(f"listening on {listener.address} for {dialer.address}", file=sys.stderr, flush=True)
+        log.write("listening", address=str(listener.address), destination=str(dialer.address))
+    return gateways
+
+
+def _metrics(text: str | None, gateways: list[Gateway]) -> Callable[[Outcome], None]:
+    if text is None:
+        return lambda _: None
+    address = parse_address(f"tcp:{text}")
+    assert isinstance(address, TcpAddress)
+    return serve_metrics(address, lambda: sum(len(one.moves) for one in gateways))
+
+
+def _on_signals(gateways: list[Gateway]) -> None:
+    """SIGTERM carries running moves to their end; SIGINT ends them at once."""
+
+    def stop(number: int, _: object) -> None:
+        for gateway in gateways:
+            if number == signal.SIGINT:
+                gateway.abort("interrupted")
+            else:
+                gateway.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+
+
+@contextlib.contextmanager
+def _log(target: str | None) -> Iterator[Log]:
+    if target is None:
+        yield Log()
+    elif target == "-":
+        yield Log(sys.stderr)
+    else:
+        try:
+            file = Path(target).open("a", encoding="utf-8")  # noqa: SIM115 - closed below
+        except OSError as error:
+            raise GatewayError(f"{target}: cannot be written: {error.strerror}") from error
+        with file:
+            yield Log(file)
+
+
+def _show(outcome: Outcome, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(outcome.document()), flush=True)
+        return
+    what = f"move {outcome.number} ({outcome.mode}, {outcome.channels} channels)"
+    size = f"{outcome.bytes_forward / 1e6:.1f} MB in {outcome.seconds:.1f} s"
+    if outcome.moved:
+        changed = ", ".join(f"{count} {group}" for group, count in sorted(outcome.classes.items()))
+        words = {Ending.COMPLETED: "completed", Ending.DELIVERED: "passed on, not acknowledged"}
+        render.line(f"{what}: {words[outcome.ending]}; {size}; {changed or 'nothing changed'}")
+    else:
+        render.line(f"{what}: {outcome.ending}: {outcome.reason}", "bad")
+        if outcome.before_state:
+            render.line("the destination never had the guest's state: the source runs on")
+    sys.stdout.flush()

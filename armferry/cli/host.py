@@ -1,0 +1,131 @@
+"""`armferry host`: what this host has, and its fingerprints kept where the hook finds them."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from armferry.cli import render
+from armferry.cli.options import add_json
+from armferry.cli.render import Cell, Table
+from armferry.errors import EnvironmentFault
+from armferry.hosts.host_check import Finding, Grade, check_host
+from armferry.hosts.libvirt_hook import STATE_FOLDER
+from armferry.hosts.state_folder import GuestKind
+
+if TYPE_CHECKING:
+    from armferry.hosts.refresh import Refreshed
+
+__all__ = ["add_parsers"]
+
+SCHEMA_VERSION = 1
+
+_ROLES = {Grade.GOOD: "good", Grade.WARNING: "warn", Grade.MISSING: "bad"}
+
+
+def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
+    """`host check|fingerprint`."""
+    parser = commands.add_parser("host", help="what this host has, and its stored fingerprints")
+    actions = parser.add_subparsers(metavar="ACTION", required=True, parser_class=type(parser))
+
+    checker = actions.add_parser("check", help="say what is there and what is missing")
+    _add_state(checker)
+    add_json(checker)
+    checker.set_defaults(func=run_check)
+
+    maker = actions.add_parser(
+        "fingerprint", help="store this host's fingerprints for its domains, stale ones anew"
+    )
+    _add_state(maker)
+    maker.add_argument("--machine", help="a machine type beside those of the domains: virt-10.0")
+    maker.add_argument("--cpu", help="the CPU that goes with --machine: host, cortex-a57")
+    maker.add_argument(
+        "--accel", choices=("tcg", "kvm"), default="kvm", help="for --machine (default: kvm)"
+    )
+    maker.add_argument("--qemu", metavar="PATH", help="the QEMU (default: on PATH)")
+    add_json(maker)
+    maker.set_defaults(func=run_fingerprint, usage_error=maker.error)
+
+
+def _add_state(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--state",
+        metavar="FOLDER",
+        type=Path,
+        default=Path(STATE_FOLDER),
+        help=f"where it is kept (default: {STATE_FOLDER})",
+    )
+
+
+def run_check(arguments: argparse.Namespace) -> int:
+    """Prints the findings; 4 when something is missing that every move needs."""
+    findings = check_host(arguments.state)
+    if arguments.json:
+        document = {"schema": SCHEMA_VERSION, "findings": [_finding(one) for one in findings]}
+        print(json.dumps(document, indent=1))
+    else:
+        render.table(
+            Table(
+                ("what", "state", "found", "hint"),
+                [
+                    (
+                        Cell(one.what),
+                        Cell(one.grade.value, _ROLES[one.grade]),
+                        Cell(one.found),
+                        Cell(one.hint),
+                    )
+                    for one in findings
+                ],
+            )
+        )
+    missing = any(one.grade is Grade.MISSING for one in findings)
+    return EnvironmentFault.exit_code if missing else 0
+
+
+def _finding(one: Finding) -> dict[str, str]:
+    return {"what": one.what, "state": one.grade.value, "found": one.found, "hint": one.hint}
+
+
+def run_fingerprint(arguments: argparse.Namespace) -> int:
+    """Brings the stored fingerprints and the hook's table up to date."""
+    if (arguments.machine is None) != (arguments.cpu is None):
+        arguments.usage_error("--machine and --cpu go together")
+    # these bring a QMP client along, which a plain host may not have
+    from armferry.hosts.probe import find_qemu
+    from armferry.hosts.refresh import refresh
+
+    extra = []
+    if arguments.machine is not None:
+        qemu = str(find_qemu(arguments.qemu))
+        extra.append(GuestKind(arguments.machine, arguments.cpu, arguments.accel, qemu))
+    done = refresh(arguments.state, extra, lambda: str(find_qemu(arguments.qemu)))
+    if arguments.json:
+        document = {
+            "schema": SCHEMA_VERSION,
+            "stored": [
+                {
+                    "kind": str(one.kind),
+                    "file": one.file,
+                    "new": one.kind in done.new,
+                    "kernel": one.kernel,
+                }
+                for one in done.stored
+            ],
+            "failed": [{"kind": str(kind), "why": why} for kind, why in done.faults.items()],
+        }
+        print(json.dumps(document, indent=1))
+    else:
+        _show(arguments.state, done)
+    return EnvironmentFault.exit_code if done.faults else 0
+
+
+def _show(state: Path, done: "Refreshed") -> None:
+    for one in done.stored:
+        new = ", new" if one.kind in done.new else ""
+        render.line(f"{one.kind}: {len(one.fingerprint.cpus[0])} registers{new}")
+    for kind, why in done.faults.items():
+        render.line(f"{kind}: not fingerprinted: {why}", "bad")
+    if done.stored:
+        render.next_step(f"on every other host, copy {state}/host to {state}/hosts/THIS-HOST")
+    elif not done.faults:
+        render.line("no domain on this host; name a kind of guest with --machine and --cpu")

@@ -1,0 +1,156 @@
+"""`armferry inspect`: what a stream holds."""
+
+import argparse
+import json
+import shlex
+from typing import Any
+
+from armferry.cli import render, words
+from armferry.cli.options import add_json
+from armferry.cli.render import Cell, Table
+from armferry.errors import ArmferryError
+from armferry.hosts.subject import Subject, open_subject
+from armferry.registers import decode_fields, describe
+from armferry.stream import SavedState
+
+__all__ = ["add_parsers"]
+
+SCHEMA_VERSION = 1
+
+
+def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
+    """`inspect FILE`."""
+    parser = commands.add_parser("inspect")
+    parser.add_argument("file", metavar="FILE", help="a stream or a fingerprint, - for stdin")
+    parser.add_argument(
+        "--cpu",
+        type=int,
+        default=0,
+        metavar="N",
+        help="show the registers of this vCPU (default: 0); --json has all",
+    )
+    add_json(parser)
+    parser.set_defaults(func=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints what the file holds."""
+    subject = open_subject(arguments.file)
+    count = len(subject.lists)
+    if not 0 <= arguments.cpu < count:
+        raise ArmferryError(f"{subject.text}: there is no vCPU {arguments.cpu}; it has {count}")
+    if arguments.json:
+        print(json.dumps(_document(subject), indent=1))
+    else:
+        _show(subject, arguments.cpu)
+    return 0
+
+
+def _show(subject: Subject, vcpu: int) -> None:
+    saved = subject.saved
+    render.facts(
+        [
+            ("file", subject.text),
+            ("holds", words.end(subject.fingerprint)),
+            ("image", words.image(subject.image) if subject.image else ""),
+            ("guest", words.guest(saved) if saved else ""),
+            ("memory", _memory(saved) if saved else ""),
+            ("bytes", f"{saved.size:,}" if saved else ""),
+        ]
+    )
+    if saved is not None:
+        render.heading("Device state")
+        render.table(
+            Table(
+                ("section", "instance", "version", "bytes", "parts"),
+                [
+                    (
+                        Cell(section.name),
+                        Cell(str(section.instance)),
+                        Cell(str(section.version)),
+                        Cell(str(len(section.payload))),
+                        Cell(_parts(section.layout.state.subsections if section.layout else ())),
+                    )
+                    for section in saved.sections
+                ],
+            )
+        )
+    registers = subject.lists[vcpu]
+    render.heading(f"vCPU {vcpu}: {len(registers)} registers")
+    render.table(
+        Table(
+            ("register", "index", "kind", "value", "fields"),
+            [
+                (
+                    Cell(describe(index, subject.accelerator).name),
+                    Cell(f"{index:#018x}", "faint"),
+                    Cell(str(describe(index, subject.accelerator).kind)),
+                    Cell(words.value(number)),
+                    Cell(words.fields(index, number)),
+                )
+                for index, number in registers.items()
+            ],
+        )
+    )
+    render.next_step(f"armferry check {shlex.quote(subject.text)} --to DEST")
+
+
+def _memory(saved: SavedState) -> str:
+    total = sum(block.length for block in saved.blocks)
+    return f"{total >> 20} MiB in {len(saved.blocks)} blocks"
+
+
+def _parts(subsections: Any) -> str:
+    return " ".join(part.name for part in subsections)
+
+
+def _document(subject: Subject) -> dict[str, Any]:
+    saved = subject.saved
+    about = subject.fingerprint.provenance
+    document: dict[str, Any] = {
+        "schema": SCHEMA_VERSION,
+        "file": subject.text,
+        "machine": subject.machine,
+        "accelerator": subject.accelerator.value,
+        "qemu": about.qemu,
+        "kernel": about.kernel,
+        "cpu": about.cpu,
+        "at_reset": subject.fingerprint.at_reset,
+    }
+    if saved is not None:
+        document |= {
+            "run_state": saved.run_state,
+            "bytes": saved.size,
+            "image": subject.image.header.compression.word if subject.image else None,
+            "memory": [{"name": block.name, "bytes": block.length} for block in saved.blocks],
+            "sections": [
+                {
+                    "name": section.name,
+                    "instance": section.instance,
+                    "version": section.version,
+                    "offset": section.offset,
+                    "bytes": len(section.payload),
+                    "subsections": [part.name for part in section.layout.state.subsections]
+                    if section.layout
+                    else [],
+                }
+                for section in saved.sections
+            ],
+        }
+    document["cpus"] = [
+        {"registers": [_register(index, number, subject) for index, number in registers.items()]}
+        for registers in subject.lists
+    ]
+    return document
+
+
+def _register(index: int, number: int, subject: Subject) -> dict[str, Any]:
+    register = describe(index, subject.accelerator)
+    return {
+        "index": f"{index:#018x}",
+        "name": register.name,
+        "encoding": register.encoding,
+        "kind": str(register.kind),
+        "value": f"{number:#x}",
+        "fields": {field.name: amount for field, amount in decode_fields(index, number)},
+    }

@@ -1,0 +1,290 @@
+"""A verdict for the command line: made from two subjects and the options, shown to a person."""
+
+import argparse
+import contextlib
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from armferry.cli import preflight, render, words
+from armferry.cli.options import add_policy, policy_of, policy_warnings, policy_words
+from armferry.cli.render import Cell, Table
+from armferry.decide import (
+    Answer,
+    Effect,
+    Outcome,
+    RegisterClass,
+    Risk,
+    TraceEvent,
+    Verdict,
+    judge,
+    trace_line,
+    verdict_document,
+)
+from armferry.errors import ArmferryError
+from armferry.hosts.fingerprint import Fingerprint
+from armferry.hosts.kvm import Preflight
+from armferry.hosts.subject import OWN_KVM, STANDARD_INPUT, Subject, open_subject
+from armferry.policy import Policy
+
+__all__ = [
+    "EXIT_CODES",
+    "Judgement",
+    "add_judgement",
+    "check_ends",
+    "command",
+    "document",
+    "judge_move",
+    "open_source",
+    "show",
+    "source_host",
+]
+
+EXIT_CODES = {Answer.WORKS: 0, Answer.WORKS_WITH_POLICY: 1, Answer.FAILS: 2}
+
+
+def add_judgement(parser: argparse.ArgumentParser, *, destination_required: bool = True) -> None:
+    """The options that a verdict takes."""
+    parser.add_argument(
+        "--to",
+        metavar="DEST",
+        required=destination_required,
+        help="the destination: a fingerprint, a stream, an entry of the atlas (atlas:6.12), or "
+        "kvm: for this host's own kernel, which is then tried out",
+    )
+    parser.add_argument(
+        "--source-fingerprint",
+        metavar="FILE",
+        help="a fingerprint of the source's host: its reset values tell what the guest changed",
+    )
+    parser.add_argument(
+        "--destination-qemu",
+        metavar="VERSION",
+        default="",
+        help="the version of the destination's QEMU, where DEST does not know it: 10.0.13",
+    )
+    parser.add_argument(
+        "--trace",
+        metavar="FILE",
+        help="write one JSON line for each register that is not simply matched; - for stderr",
+    )
+    add_policy(parser)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A verdict and what it is about; `kernel` is what this host's own said, if it was asked."""
+
+    source: Subject
+    destination: Subject
+    policy: Policy
+    verdict: Verdict
+    kernel: Preflight | None = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should know beside the verdict."""
+        found = policy_warnings(self.policy)
+        if not self.destination.fingerprint.at_reset:
+            found.append(
+                f"{self.destination.text} was taken from a guest that had run: what is said of "
+                "the destination's reset values may be off"
+            )
+        here, there = len(self.source.lists), len(self.destination.lists)
+        if here != there:
+            found.append(
+                f"the guest has {here} vCPUs, {self.destination.text} was made with {there}: "
+                f"vCPUs without a record are taken to be like its first; make it with --smp {here} "
+                "to be sure"
+            )
+        return (*found, *self.verdict.notes)
+
+
+def judge_move(arguments: argparse.Namespace, source: Subject) -> Judgement:
+    """The verdict on moving `source` as the options say. Raises ArmferryError."""
+    destination = open_subject(arguments.to)
+    move = source.move_to(destination, source_host(arguments), arguments.destination_qemu)
+    policy = policy_of(arguments, source.machine or destination.machine, destination.accelerator)
+    with _tracing(arguments.trace) as trace:
+        verdict = judge(move, policy, trace)
+    if destination.text != OWN_KVM:
+        return Judgement(source, destination, policy, verdict)
+    kernel = preflight.ask_kernel(move, verdict, policy)
+    refused = preflight.obstacles(kernel, policy)
+    verdict = replace(verdict, obstacles=(*verdict.obstacles, *refused))
+    return Judgement(source, destination, policy, verdict, kernel)
+
+
+def open_source(arguments: argparse.Namespace) -> Subject:
+    """What SOURCE names. Raises ArmferryError."""
+    check_ends(arguments)
+    return open_subject(arguments.source)
+
+
+def check_ends(arguments: argparse.Namespace) -> None:
+    """Raises ArmferryError when both ends are standard input, before anything is read from it."""
+    if arguments.source == arguments.to == STANDARD_INPUT:
+        raise ArmferryError("standard input can be one end of the move only; name a file for --to")
+
+
+def source_host(arguments: argparse.Namespace) -> Fingerprint | None:
+    """The fingerprint that `--source-fingerprint` names, if any. Raises ArmferryError."""
+    if arguments.source_fingerprint is None:
+        return None
+    subject = open_subject(arguments.source_fingerprint)
+    if not subject.fingerprint.at_reset:
+        raise ArmferryError(
+            f"{arguments.source_fingerprint}: --source-fingerprint wants values after reset, "
+            "these are from a guest that had run"
+        )
+    return subject.fingerprint
+
+
+@contextlib.contextmanager
+def _tracing(target: str | None) -> Iterator[Callable[[TraceEvent], None] | None]:
+    if target is None:
+        yield None
+    elif target == "-":
+        yield lambda event: _trace_to(sys.stderr, event)
+    else:
+        try:
+            file = Path(target).open("w", encoding="utf-8")  # noqa: SIM115 - closed below
+        except OSError as error:
+            raise ArmferryError(f"{target}: cannot be written: {error.strerror}") from error
+        with file:
+            yield lambda event: _trace_to(file, event)
+
+
+def _trace_to(file: TextIO, event: TraceEvent) -> None:
+    file.write(trace_line(event) + "\n")
+
+
+def command(
+    verb: str, arguments: argparse.Namespace, *, source: str = "", target: str = ""
+) -> str:
+    """What to type for another command on the same move, with the same policy.
+
+    `source` stands for the guest where the options name something that holds none.
+    """
+    words = ["armferry", verb, source or arguments.source, target, "--to", arguments.to]
+    if arguments.source_fingerprint is not None:
+        words += ["--source-fingerprint", arguments.source_fingerprint]
+    if arguments.destination_qemu:
+        words += ["--destination-qemu", arguments.destination_qemu]
+    words = [word for word in words if word] + policy_words(arguments)
+    return shlex.join(words)
+
+
+def document(judgement: Judgement) -> dict[str, Any]:
+    """The JSON of `check` and `ferry`."""
+    kernel = judgement.kernel
+    return {
+        **verdict_document(judgement.verdict),
+        "source": judgement.source.text,
+        "destination": judgement.destination.text,
+        "machine": judgement.source.machine,
+        "warnings": list(judgement.warnings),
+        "preflight": None if kernel is None else preflight.document(kernel),
+    }
+
+
+def show(judgement: Judgement) -> None:
+    """The verdict for a person, without the last line."""
+    verdict = judgement.verdict
+    saved, there = judgement.source.saved, judgement.destination
+    render.facts(
+        [
+            ("guest", f"{judgement.source.text}: {words.end(judgement.source.fingerprint)}"),
+            ("", words.guest(saved) if saved else ""),
+            ("to", f"{there.text.removesuffix(':')}: {words.end(there.fingerprint)}"),
+        ]
+    )
+    if verdict.events:
+        render.heading("Registers that are not simply matched")
+        render.table(
+            Table(
+                ("register", "index", "vCPU", "class", "source", "destination", "why"),
+                [_row(outcome, vcpus) for outcome, vcpus in _grouped(verdict)],
+            )
+        )
+    mended = [finding for finding in verdict.findings if finding.effect is Effect.MENDED]
+    if mended:
+        render.heading("Mended beside the registers")
+        for finding in mended:
+            render.line(f"  {finding}", words.risk_role(finding.risk))
+    _show_origins(verdict)
+    for obstacle in verdict.obstacles:
+        render.line(f"obstacle: {obstacle}", "bad")
+    for warning in judgement.warnings:
+        render.line(f"note: {warning}", "warn")
+    if verdict.stock is not None:
+        render.heading("The destination's QEMU alone")
+        render.line(f"{verdict.stock.message_class} (rules: {verdict.stock.rules})")
+        for line in verdict.stock.message.splitlines():
+            render.line(f"  {line}", "faint")
+    if judgement.kernel is not None:
+        preflight.show(judgement.kernel)
+    render.heading("Verdict")
+    render.line(_summary(verdict), _role(verdict))
+
+
+def _grouped(verdict: Verdict) -> list[tuple[Outcome, list[int]]]:
+    """Outcomes that are the same on several vCPUs once, with their vCPUs.
+
+    What refuses the load comes first, what a rule decided next, what merely stays last.
+    """
+    groups: dict[Outcome, list[int]] = {}
+    for event in verdict.events:
+        groups.setdefault(event.outcome, []).append(event.vcpu)
+
+    def order(group: tuple[Outcome, list[int]]) -> tuple[bool, bool, int, list[int]]:
+        outcome, vcpus = group
+        stays = outcome.register_class is RegisterClass.ONLY_DESTINATION
+        return not outcome.refused, stays, outcome.index, vcpus
+
+    return sorted(groups.items(), key=order)
+
+
+def _row(outcome: Outcome, vcpus: list[int]) -> tuple[Cell, ...]:
+    role = "bad" if outcome.refused else words.risk_role(outcome.risk)
+    return (
+        Cell(outcome.name, role),
+        Cell(f"{outcome.index:#018x}", "faint"),
+        Cell(words.vcpus(vcpus)),
+        Cell(outcome.register_class.value, role),
+        Cell(words.value(outcome.source)),
+        Cell(words.value(outcome.destination)),
+        Cell(outcome.why),
+    )
+
+
+def _show_origins(verdict: Verdict) -> None:
+    origins = sorted({str(o) for event in verdict.events for o in event.outcome.origins})
+    if origins:
+        render.heading("Allowed by")
+        for origin in origins:
+            render.line(f"  {origin}")
+
+
+def _summary(verdict: Verdict) -> str:
+    refused = sum(len(decision.refused) for decision in verdict.decisions)
+    match verdict.answer:
+        case Answer.WORKS:
+            return "works as it is, risk none"
+        case Answer.WORKS_WITH_POLICY:
+            return f"works with armferry, risk {verdict.risk}"
+        case Answer.FAILS:
+            parts = []
+            if refused:
+                parts.append(f"{refused} register{'s' if refused > 1 else ''} refused")
+            parts += ["see the obstacle above"] * bool(verdict.obstacles)
+            return f"fails: {', '.join(parts)}"
+
+
+def _role(verdict: Verdict) -> str:
+    if verdict.answer is Answer.FAILS:
+        return "bad"
+    return words.risk_role(verdict.risk) if verdict.risk > Risk.NONE else "good"

@@ -1,0 +1,146 @@
+"""`armferry lab matrix` and `armferry lab gate`: real kernels against each other.
+
+Parses, calls and prints; `armferry.lab.matrix` boots and moves, `armferry.lab.gate` judges.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import sys
+from collections.abc import Callable, Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from armferry.errors import ArmferryError
+from armferry.ferry.copy import write_all, written_beside
+from armferry.lab.gate import gate_lines, judge_update
+from armferry.lab.host import HostSpec
+from armferry.lab.kernels import Kernel, KernelStore
+from armferry.lab.matrix import record_all, run_matrix
+from armferry.lab.matrix_text import matrix_json, matrix_lines, tally
+from armferry.lab.nested import NestedQemu
+from armferry.lab.qemu_install import resolve
+
+__all__ = ["add_parsers"]
+
+
+def add_parsers(rooms: "argparse._SubParsersAction[Any]") -> None:
+    """Adds `matrix` and `gate` below `lab`."""
+    matrix = rooms.add_parser(
+        "matrix",
+        help="load every host's guest on every other host",
+        epilog="A host is a kernel, a CPU and a QEMU. What was tried once is kept in the cache: a "
+        "matrix that was interrupted goes on where it was.",
+    )
+    matrix.add_argument(
+        "--kernels", required=True, nargs="+", metavar="KERNEL", help="series (6.12) or releases"
+    )
+    matrix.add_argument(
+        "--cpus", nargs="+", default=["neoverse-n1"], metavar="CPU", help="default: neoverse-n1"
+    )
+    matrix.add_argument(
+        "--qemus", nargs="+", default=["10.0"], metavar="RELEASE", help="default: 10.0"
+    )
+    matrix.add_argument(
+        "--machine", default="virt-7.2", help="the guest's machine type (default: virt-7.2)"
+    )
+    matrix.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the tables to it")
+    matrix.add_argument("--json", action="store_true", help="print a JSON document")
+    matrix.set_defaults(func=run_the_matrix)
+
+    gate = rooms.add_parser(
+        "gate",
+        help="does an update of the kernel or of QEMU break moves, and what must a level say",
+        epilog="Exit code 0: every move works; 1: with the shipped levels; 2: only with more.",
+    )
+    for end in ("old", "new"):
+        gate.add_argument(
+            f"--{end}",
+            required=True,
+            metavar="KERNEL",
+            help=f"the {end} kernel: a package file, a series (6.12) or a release",
+        )
+        gate.add_argument(
+            f"--{end}-qemu",
+            default="10.0",
+            metavar="RELEASE",
+            help=f"the {end} host's QEMU (default: 10.0)",
+        )
+    gate.add_argument("--cpu", default="neoverse-n1", help="the hosts' CPU (default: neoverse-n1)")
+    gate.add_argument(
+        "--machine", default="virt-7.2", help="the guest's machine type (default: virt-7.2)"
+    )
+    gate.set_defaults(func=run_gate)
+
+
+def run_the_matrix(arguments: argparse.Namespace) -> int:
+    """Runs it; 0 when everything happened as foretold, 2 when not."""
+    store = KernelStore()
+    qemu = NestedQemu(arguments.machine)
+    hosts = [
+        (HostSpec(store.get(kernel), resolve(release), cpu=cpu), qemu)
+        for kernel, cpu, release in product(arguments.kernels, arguments.cpus, arguments.qemus)
+    ]
+    with _steps("recording") as progress:
+        recordings = record_all(hosts, progress)
+    with _steps("moving") as progress:
+        cells = run_matrix(recordings, progress)
+    text = "\n".join(matrix_lines(cells)) + "\n"
+    if arguments.output is not None:
+        with written_beside(arguments.output) as descriptor:
+            write_all(descriptor, text.encode())
+    if arguments.json:
+        print(json.dumps(matrix_json(cells), indent=1))
+    elif arguments.output is not None:
+        print(tally(cells))
+    else:
+        sys.stdout.write(text)
+    return 2 if any(cell.faults for cell in cells) else 0
+
+
+def run_gate(arguments: argparse.Namespace) -> int:
+    """Judges an update."""
+    qemu = NestedQemu(arguments.machine)
+    hosts = [
+        (HostSpec(_kernel(kernel), resolve(release), cpu=arguments.cpu), qemu)
+        for kernel, release in (
+            (arguments.old, arguments.old_qemu),
+            (arguments.new, arguments.new_qemu),
+        )
+    ]
+    if hosts[0] == hosts[1]:
+        raise ArmferryError(f"{arguments.old} and {arguments.new} are one and the same host")
+    with _steps("recording") as progress:
+        old, new = record_all(hosts, progress)
+    with _steps("moving") as progress:
+        gate = judge_update(old, new, progress)
+    for line in gate_lines(gate):
+        print(line)
+    return gate.exit_code
+
+
+def _kernel(text: str) -> Kernel:
+    store = KernelStore()
+    return store.unpack(Path(text)) if text.endswith(".deb") else store.get(text)
+
+
+@contextlib.contextmanager
+def _steps(what: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on a terminal; a line for each step elsewhere, on standard error."""
+    if not sys.stderr.isatty() or importlib.util.find_spec("rich") is None:
+        yield lambda name, done, whole: print(
+            f"{what} {done}/{whole}: {name}", file=sys.stderr, flush=True
+        )
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=None)
+
+        def show(name: str, done: int, whole: int) -> None:
+            progress.update(task, completed=done, total=whole, description=f"{what} {name}")
+
+        yield show

@@ -1,0 +1,108 @@
+"""The program `armferry`: the parser, and how every error ends.
+
+Exit codes: 0 works, 1 works only with a stated policy, 2 will not work, 3 bad usage or input,
+4 broken environment. An error is one line on standard error, never a traceback.
+
+Only the module of the command that is named is imported, `armferry.cli.NAME`, so that a command on
+a small host does not wait for all the others.
+"""
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+from armferry import __version__
+from armferry.errors import ArmferryError, EnvironmentFault
+
+__all__ = ["main", "make_parser"]
+
+_COMMANDS = {
+    "inspect": "machine, sections, CPUs, registers by name with decoded fields",
+    "fingerprint": "what a host would accept, as a document",
+    "diff": "what each has alone, values that differ, fields decoded",
+    "check": "say before the move whether it works, and which register stands in the way",
+    "plan": "the smallest policy that makes the move work, each entry justified",
+    "ferry": "rewrite a saved state so that the destination accepts it",
+    "gateway": "stand between two QEMUs and make a live migration work",
+    "migrate": "move a running guest from one QEMU to another",
+    "host": "what this host has, and its stored fingerprints",
+    "hook": "libvirt's hook: stop a move that cannot work before anything is sent",
+    "atlas": "recorded fingerprints of kernels and QEMUs; since when a register is there, and why",
+    "qemu": "QEMU with the properties of the mission on its command line",
+    "lab": "real QEMUs and kernels, under emulation",
+}
+"""Command -> what it does, as the list of commands says it."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with armferry's exit code for bad usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(ArmferryError.exit_code, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def make_parser(command: str | None) -> argparse.ArgumentParser:
+    """A parser that knows the names of all commands, and the arguments of `command`.
+
+    What it parses then has `func`, to be called with the parsed arguments.
+    """
+    parser = _Parser(
+        prog="armferry",
+        description="Carries Arm virtual machines across hosts whose kernels or QEMUs expose "
+        "different CPU register sets.",
+        epilog="SOURCE and DEST are a stream file, a libvirt save image, a fingerprint, - for "
+        "standard input, kvm: for this host's own KVM, or atlas:KERNEL/CPU, an entry of the atlas.",
+    )
+    parser.add_argument("--version", action="version", version=f"armferry {__version__}")
+    # prog is given because argparse would load shutil and all it needs to work it out
+    commands = parser.add_subparsers(
+        metavar="COMMAND", required=True, parser_class=_Parser, prog=parser.prog
+    )
+    for name, text in _COMMANDS.items():
+        if name == command:
+            importlib.import_module(f"armferry.cli.{name}").add_parsers(commands)
+        else:
+            commands.add_parser(name, help=text)
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # not the default, so that temporary files are removed; nohup's choice stays
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _end)
+    try:
+        if sys.stdout is None:
+            raise EnvironmentFault("standard output is closed")
+        words = sys.argv[1:] if words is None else words
+        # Before a command only --help and --version can stand, and both end the program.
+        arguments = make_parser(words[0] if words else None).parse_args(words)
+        code: int = arguments.func(arguments)
+        sys.stdout.flush()
+    except ArmferryError as error:
+        print(f"armferry: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # whoever read our output has gone; writing the rest would only repeat the error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except OSError as error:
+        print(f"armferry: {error}", file=sys.stderr)
+        return EnvironmentFault.exit_code
+    return code
+
+
+def _end(number: int, _: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""The destination host's own kernel, asked before the move: for verdicts, for people, as JSON.
+
+Runs when the destination is `kvm:`. What the kernel refuses of the list that armferry would send
+stands in the way of the move; what it refuses of the list as it comes is what stops QEMU alone.
+"""
+
+import errno
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from armferry.cli import render, words
+from armferry.cli.render import Cell, Table
+from armferry.decide import Destination, Move, Verdict, differences, stock_rules
+from armferry.hosts.kvm import Preflight, Refusal, VcpuLists, preflight
+from armferry.policy import Policy
+from armferry.registers import Accelerator, name
+
+__all__ = ["ask_kernel", "document", "obstacles", "show"]
+
+
+def ask_kernel(move: Move, verdict: Verdict, policy: Policy) -> Preflight:
+    """Loads the guest's lists, as they come and as they would be sent, into scratch vCPUs.
+
+    Where the version of the destination's QEMU is known, what it leaves out by itself is not tried.
+    """
+    pinned = policy.psci_version
+    qemu = move.layouts.qemu
+
+    def considered(incoming: Mapping[int, int], own: Destination) -> Mapping[int, int]:
+        if not qemu:
+            return incoming
+        return stock_rules(qemu).considered(incoming, own.registers, own.accelerator)
+
+    return preflight(
+        [
+            VcpuLists(considered(incoming, own), outgoing)
+            for incoming, own, outgoing in zip(
+                move.lists, move.destinations, verdict.lists, strict=True
+            )
+        ],
+        hidden=policy.hidden,
+        psci_version=None if pinned is None else pinned.value,
+    )
+
+
+def obstacles(answer: Preflight, policy: Policy) -> Iterator[str]:
+    """What the kernel refused that armferry would do, in words."""
+    if answer.psci_refused:
+        yield (
+            f"kvm-psci-version: KVM in this kernel does not support PSCI version"
+            f" {policy.psci_version}"
+        )
+    for vcpu, refusals in enumerate(answer.vcpus):
+        for refusal in refusals.outgoing:
+            yield (
+                f"vCPU {vcpu}: this kernel does not take {_name(refusal)} ({refusal.index:#018x})"
+                f" = {refusal.incoming:#x}: {_error(refusal)}"
+            )
+
+
+def show(answer: Preflight) -> None:
+    """For a person: every register of the list as it comes that this kernel does not take."""
+    render.heading(f"Asked of this kernel, Linux {answer.kernel}")
+    rows = [
+        _row(vcpu, refusal)
+        for vcpu, refusals in enumerate(answer.vcpus)
+        for refusal in refusals.incoming
+    ]
+    if not rows:
+        render.line("takes every register as it comes", "good")
+        return
+    render.line("does not take as they come:")
+    render.table(
+        Table(("register", "index", "vCPU", "error", "comes", "has", "why or fields"), rows)
+    )
+
+
+def document(answer: Preflight) -> dict[str, Any]:
+    """The JSON object `preflight`."""
+    return {
+        "kernel": answer.kernel,
+        "psci_refused": answer.psci_refused,
+        "refusals": [
+            {
+                "vcpu": vcpu,
+                "list": which,
+                "index": f"{refusal.index:#018x}",
+                "name": _name(refusal),
+                "errno": errno.errorcode.get(refusal.errno, str(refusal.errno)),
+                "value": f"{refusal.incoming:#x}",
+                "host_value": None if refusal.host is None else f"{refusal.host:#x}",
+                "fields": _fields(refusal),
+            }
+            for vcpu, refusals in enumerate(answer.vcpus)
+            for which, found in (("incoming", refusals.incoming), ("outgoing", refusals.outgoing))
+            for refusal in found
+        ],
+    }
+
+
+def _row(vcpu: int, refusal: Refusal) -> tuple[Cell, ...]:
+    return (
+        Cell(_name(refusal), "bad"),
+        Cell(f"{refusal.index:#018x}", "faint"),
+        Cell(str(vcpu)),
+        Cell(errno.errorcode.get(refusal.errno, str(refusal.errno))),
+        Cell(words.value(refusal.incoming)),
+        Cell(words.value(refusal.host)),
+        Cell(_fields(refusal) or "this kernel has no such register"),
+    )
+
+
+def _name(refusal: Refusal) -> str:
+    return name(refusal.index, Accelerator.KVM)
+
+
+def _error(refusal: Refusal) -> str:
+    symbol = errno.errorcode.get(refusal.errno, str(refusal.errno))
+    if refusal.host is None:
+        return f"{symbol}, it has no such register"
+    fields = _fields(refusal)
+    return f"{symbol}, it has {refusal.host:#x}" + (f" ({fields})" if fields else "")
+
+
+def _fields(refusal: Refusal) -> str:
+    if refusal.host is None:
+        return ""
+    return differences(refusal.index, refusal.incoming, refusal.host)

@@ -1,0 +1,115 @@
+"""`armferry atlas`, and the command line as a whole: what is said, and how little is loaded."""
+
+import json
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from armferry.cli.main import main
+
+
+def _run(*words: str) -> int:
+    return main(list(words))
+
+
+def test_why_tells_history_and_condition(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("atlas", "why", "TCR2_EL1") == 0
+    told = capsys.readouterr().out
+    assert told.startswith("TCR2_EL1 (0x603000000013c103), translation\n")
+    assert (
+        "condition: from 6.13 on it is there only where ID_AA64MMFR3_EL1.TCRX is not 0; "
+        "kernels from 6.5 to 6.12 have it on every CPU\n" in told
+    )
+
+
+def test_why_says_what_a_value_means(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("atlas", "why", "PSCI_VERSION") == 0
+    told = capsys.readouterr().out
+    for line in ("5.10.0-32: 0x10000 (PSCI 1.0)", "0x10001 (PSCI 1.1)", "0x10003 (PSCI 1.3)"):
+        assert line in told
+    assert _run("atlas", "why", "PSCI_VERSION", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["index"] == "0x6030000000140000"
+    assert document["condition"] is None
+    spans = [span for span in document["spans"] if span["cpu"] == "neoverse-n1"]
+    assert [span["value"] for span in spans] == ["0x10000", "0x10001", "0x10003"]
+    assert spans[0]["before"] == ""
+
+
+def test_a_register_that_no_kernel_lists(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("atlas", "why", "DBGDTRTX") == 0
+    assert capsys.readouterr().out.endswith("no kernel of the atlas lists it\n")
+
+
+def test_an_entry_says_how_to_make_it_again(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("atlas", "show", "6.17/neoverse-n1") == 0
+    told = capsys.readouterr().out
+    assert "hardware   Arm Neoverse N1 r4p1\n" in told
+    assert "command    armferry atlas record --kernels 6.17." in told
+    assert _run("atlas", "list", "--json") == 0
+    names = [entry["name"] for entry in json.loads(capsys.readouterr().out)["entries"]]
+    assert "qemu-10.0.13/virt-10.0/cortex-a57" in names
+
+
+def test_entries_stand_wherever_an_end_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("atlas", "diff", "6.12/neoverse-n1", "6.17/neoverse-n1") == 0
+    told = capsys.readouterr().out
+    assert "Only in A: 3\n" in told
+    assert "Only in B: 1\n" in told
+    ends = ("atlas:6.17/neoverse-n1", "--to", "atlas:6.12/neoverse-n1", "--json")
+    assert _run("check", *ends) == 2
+    document = json.loads(capsys.readouterr().out)
+    assert document["preflight"] is None
+    refused = [r["name"] for r in document["registers"] if r["class"] == "value refused"]
+    assert "PSCI_VERSION" in refused
+
+
+def test_an_unknown_entry_is_bad_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("inspect", "atlas:4.19/neoverse-n1") == 3
+    said = capsys.readouterr().err
+    assert said.startswith("armferry: atlas:4.19/neoverse-n1: the atlas has no 4.19; its kernels: ")
+
+
+def test_kvm_elsewhere_is_a_clear_message(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    assert _run("check", "atlas:6.17/neoverse-n1", "--to", "kvm:") == 4
+    assert "arm64 KVM is only on aarch64" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "absent"),
+    [
+        (["--version"], ["json", "dataclasses", "armferry.registers"]),
+        (["fingerprint", "kvm"], ["armferry.decide", "armferry.stream", "armferry.policy"]),
+    ],
+)
+def test_a_command_loads_only_what_it_needs(words: list[str], absent: list[str]) -> None:
+    script = (
+        "import sys\n"
+        "from armferry.cli.main import main\n"
+        "try:\n"
+        f"    main({words!r})\n"
+        "finally:\n"
+        "    print(*sys.modules, file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    loaded = done.stderr.splitlines()[-1].split()
+    assert "armferry.cli.main" in loaded
+    assert not set(absent) & set(loaded)
+
+
+def test_the_list_of_commands_loads_none_of_them() -> None:
+    script = (
+        "import sys\n"
+        "from armferry.cli.main import make_parser\n"
+        "make_parser(None).format_help()\n"
+        "print(*(name for name in sys.modules if name.startswith('armferry.cli.')))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["armferry.cli.main"]

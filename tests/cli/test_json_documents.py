@@ -1,0 +1,137 @@
+"""The JSON of each command has the keys that docs/json.md says, no more and no fewer."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.qemu
+
+DOCS = Path(__file__).parents[2] / "docs" / "json.md"
+
+
+def _documented(heading: str) -> set[str]:
+    """Keys in the table under a heading."""
+    part = DOCS.read_text().split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    return set(re.findall(r"^\| `(\w+)` \|", part, re.MULTILINE))
+
+
+def _inner(heading: str, key: str) -> set[str]:
+    """Names in backticks in the row of `key`."""
+    part = DOCS.read_text().split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    row = re.search(rf"^\| `{key}` \| (.*) \|$", part, re.MULTILINE)
+    assert row is not None
+    return set(re.findall(r"`(\w+)`", row[1]))
+
+
+@pytest.fixture
+def here(fresh_state: Callable[..., Path]) -> Path:
+    """A saved state of QEMU 10.0.2."""
+    return fresh_state("bookworm-backports")
+
+
+@pytest.fixture
+def there(fresh_state: Callable[..., Path]) -> Path:
+    """A saved state of QEMU 10.0.13."""
+    return fresh_state("trixie")
+
+
+def _json(ran: Any, code: int) -> dict[str, Any]:
+    assert (ran.code, ran.err) == (code, "")
+    document: dict[str, Any] = json.loads(ran.out)
+    return document
+
+
+def test_inspect(here: Path, armferry: Any) -> None:
+    document = _json(armferry("inspect", here, "--json"), 0)
+    assert set(document) == _documented("inspect")
+    assert document["schema"] == 1
+    assert set(document["sections"][0]) == _inner("inspect", "sections")
+    assert set(document["memory"][0]) == _inner("inspect", "memory")
+    register = document["cpus"][0]["registers"][0]
+    assert {"registers", *register} == _inner("inspect", "cpus")
+    assert re.fullmatch("0x[0-9a-f]{16}", register["index"])
+
+
+def test_diff(here: Path, there: Path, armferry: Any) -> None:
+    document = _json(armferry("diff", here, there, "--json"), 0)
+    assert set(document) == _documented("diff")
+    assert set(document["a"]) == set(document["b"]) == _inner("diff", "a")
+    assert set(document["differences"][0]) == _inner("diff", "differences")
+    assert [one["name"] for one in document["differences"]] == [
+        "DBGDTRTXINT",
+        "DBGDTRTX",
+        "DBGDTR_EL0",
+    ]
+
+
+def test_check_ferry_and_trace(here: Path, there: Path, tmp_path: Path, armferry: Any) -> None:
+    document = _json(armferry("check", here, "--to", there, "--json", "--trace", "trace"), 1)
+    assert set(document) == _documented("check and ferry")
+    assert set(document["stock"]) == _inner("check and ferry", "stock") - {
+        "works",
+        "fails",
+        "unknown",
+    }
+    register = document["registers"][0]
+    assert set(register) == _inner("check and ferry", "registers")
+    origin = document["registers"][1]["origin"][0]
+    assert set(origin) == {"source", "where", "reason"}
+    lines = [json.loads(line) for line in (tmp_path / "trace").read_text().splitlines()]
+    assert lines == [{"event": "register", **one} for one in document["registers"]]
+
+    ferried = _json(armferry("ferry", here, "out", "--to", there, "--json"), 0)
+    assert ferried == {**document, "written": "out"}
+    again = _json(armferry("check", "out", "--to", there, "--json"), 0)
+    assert (again["verdict"], again["registers"]) == ("works", [])
+    refused = _json(armferry("ferry", here, "no", "--to", there, "--no-builtin", "--json"), 2)
+    assert refused["written"] is None
+    assert not (tmp_path / "no").exists()
+
+
+def test_document_goes_to_standard_error_beside_a_stream(
+    here: Path, there: Path, armferry: Any
+) -> None:
+    done = armferry("ferry", here, "-", "--to", there, "--json")
+    assert done.code == 0
+    assert json.loads(done.err)["written"] == "-"
+    assert done.out.startswith("QEVM")
+    refused = armferry("ferry", here, "-", "--to", there, "--no-builtin")
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err == (
+        f"armferry: refused: DBGDTRTX; see armferry check {here} --to {there} --no-builtin\n"
+    )
+
+
+def test_fingerprint(here: Path, tmp_path: Path, armferry: Any) -> None:
+    document = _json(armferry("fingerprint", "stream", here), 0)
+    assert set(document) == _documented("fingerprint")
+    assert {*document["provenance"], "probe", "stream", "kvm", "atlas"} == (
+        _inner("fingerprint", "provenance") | {"how"}
+    )
+    assert set(document["devices"][0]) == _inner("fingerprint", "devices")
+    (tmp_path / "one").write_text(json.dumps(document))
+    # a fingerprint of a fingerprint is the same document
+    assert _json(armferry("fingerprint", "stream", "one"), 0) == document
+    assert _json(armferry("check", here, "--to", "one", "--json"), 0)["verdict"] == "works"
+
+
+def test_host_and_hook(tmp_path: Path, armferry: Any) -> None:
+    checked = armferry("host", "check", "--state", "state", "--json")
+    assert checked.code in (0, 4)
+    document = json.loads(checked.out)
+    assert set(document) == _documented("host check")
+    states = {"ok", "look", "missing"}
+    assert set(document["findings"][0]) == _inner("host check", "findings") - states
+
+    document = _json(armferry("host", "fingerprint", "--state", "state", "--json"), 0)
+    assert set(document) == _documented("host fingerprint")
+
+    (tmp_path / "guest.xml").write_text("<domain/>")
+    assert armferry("hook", "install", "--hooks", "hooks").code == 0
+    document = _json(armferry("hook", "test", "guest.xml", "--hooks", "hooks", "--json"), 0)
+    assert set(document) == _documented("hook test")
+    assert (document["stopped"], document["moves"], document["said"]) == (False, "stock", "")

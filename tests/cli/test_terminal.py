@@ -1,0 +1,229 @@
+"""What a person sees: colour and bars on a terminal, a last line, exit codes, interruptions."""
+
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from armferry.cli.main import main
+
+pytestmark = pytest.mark.qemu
+
+ESCAPE = "\x1b["
+
+
+@pytest.fixture
+def here(fresh_state: Callable[..., Path]) -> Path:
+    """A saved state of QEMU 10.0.2."""
+    return fresh_state("bookworm-backports")
+
+
+@pytest.fixture
+def there(fresh_state: Callable[..., Path]) -> Path:
+    """A saved state of QEMU 10.0.13."""
+    return fresh_state("trixie")
+
+
+def _on_terminal(*words: str | Path, **environment: str) -> tuple[int, str]:
+    """(exit code, all that appeared) of a command whose standard streams are a terminal."""
+    ours, theirs = pty.openpty()
+    env = {k: v for k, v in os.environ.items() if k != "NO_COLOR"} | {"TERM": "xterm"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "armferry", *words],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**env, **environment},
+    )
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(ours, 65536)
+        except OSError:  # the terminal's other end is closed
+            break
+        if not piece:
+            break
+        shown += piece
+    os.close(ours)
+    return process.wait(timeout=30), shown.decode()
+
+
+def test_colour_on_a_terminal_only(here: Path, there: Path, armferry: Any) -> None:
+    code, shown = _on_terminal("check", here, "--to", there)
+    assert code == 1
+    assert ESCAPE in shown
+    code, shown = _on_terminal("check", here, "--to", there, NO_COLOR="1")
+    assert code == 1
+    assert ESCAPE not in shown
+    assert "DBGDTRTX " in shown
+    code, shown = _on_terminal("check", here, "--to", there, "--json")
+    assert ESCAPE not in shown
+    piped = armferry("check", here, "--to", there)
+    assert ESCAPE not in piped.out
+
+
+def test_stream_is_not_written_to_a_terminal(here: Path, there: Path) -> None:
+    code, shown = _on_terminal("ferry", here, "-", "--to", there)
+    assert code == 3
+    assert shown == ("armferry: standard output is a terminal; redirect it, or name OUT\r\n")
+
+
+def test_bar_for_long_files_on_a_terminal_only(
+    here: Path, there: Path, tmp_path: Path, armferry: Any
+) -> None:
+    long = tmp_path / "long"
+    content = here.read_bytes()
+    with long.open("wb") as file:  # a hole of 300 MiB where guest memory is never read
+        file.write(content[:100_000])
+        file.seek(300 << 20, os.SEEK_CUR)
+        file.write(content[100_000:])
+    code, shown = _on_terminal("ferry", long, tmp_path / "out", "--to", there)
+    assert code == 0
+    assert "ferrying long" in shown
+    code, shown = _on_terminal("ferry", here, tmp_path / "out", "--to", there)
+    assert code == 0
+    assert "ferrying" not in shown
+    assert armferry("ferry", long, "out", "--to", there).err == ""
+
+
+def test_last_line_says_what_to_type_next(
+    here: Path, there: Path, tmp_path: Path, armferry: Any
+) -> None:
+    spaced = tmp_path / "a state"
+    shutil.copy(here, spaced)
+
+    def last(*words: str | Path) -> str:
+        line: str = armferry(*words).out.splitlines()[-1]
+        return line
+
+    assert last("inspect", spaced) == f"next: armferry check '{spaced}' --to DEST"
+    assert last("diff", spaced, there) == f"next: armferry check '{spaced}' --to {there}"
+    assert last("check", spaced, "--to", there, "--hidden-regs", "TCR2_EL1") == (
+        f"next: armferry ferry '{spaced}' OUT --to {there} --hidden-regs TCR2_EL1"
+    )
+    assert last("ferry", spaced, "out put", "--to", there).startswith("next: QEMU ... -incoming ")
+    assert last("fingerprint", "stream", there, "-o", "a b") == (
+        "next: armferry check SOURCE --to 'a b'"
+    )
+    assert last("ferry", spaced, "no", "--to", there, "--no-builtin") == (
+        f"next: armferry check '{spaced}' --to {there} --no-builtin"
+    )
+
+
+def test_exit_codes(
+    here: Path, there: Path, armferry: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert armferry("check", here, "--to", here).code == 0
+    assert armferry("check", here, "--to", there).code == 1
+    assert armferry("check", here, "--to", there, "--no-builtin").code == 2
+    capsys.readouterr()
+    for words in (
+        (),
+        ("fly",),
+        ("check", here),
+        ("ferry", here, "--to", there),
+        ("ferry", here, "out", "--in-place", "--to", there),
+        ("ferry", "-", "--in-place", "--to", there),
+        ("ferry", here, "out", "--undo"),
+        ("inspect", here, "--cpu", "1"),
+        ("inspect", here, "--cpu", "-1"),
+        ("check", "-", "--to", "-"),
+        ("diff", "-", "-"),
+    ):
+        try:
+            code = main(list(map(str, words)))
+        except SystemExit as usage:
+            code = int(usage.code or 0)
+        said = capsys.readouterr()
+        assert (code, said.out) == (3, ""), words
+        assert said.err.count("\n") == 1, said.err
+    probe = ("fingerprint", "qemu", "--machine", "virt-10.0", "--cpu", "max", "--qemu")
+    missing = armferry(*probe, "no-such-qemu")
+    assert missing.code == 4
+    assert missing.err == (
+        "armferry: no-such-qemu: no such program; install QEMU for Arm or name one with --qemu\n"
+    )
+    assert armferry(*probe, "/bin/true").code == 4
+
+
+def test_full_disk_and_closed_streams(here: Path, there: Path) -> None:
+    def shell(line: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [
+                "/bin/bash",
+                "-c",
+                f'set -o pipefail; a() {{ {sys.executable} -m armferry "$@"; }}; {line}',
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return done.returncode, done.stderr
+
+    assert shell(f"a inspect {here} > /dev/full") == (
+        4,
+        "armferry: [Errno 28] No space left on device\n",
+    )
+    assert shell(f"a ferry {here} - --to {there} > /dev/full") == (
+        4,
+        "armferry: the output cannot be written: No space left on device\n",
+    )
+    assert shell(f"a inspect {here} >&-") == (4, "armferry: standard output is closed\n")
+    assert shell("a inspect - <&-") == (
+        3,
+        "armferry: standard input is closed; give the name of a file instead of -\n",
+    )
+    assert shell(f"a inspect {here} | head -c 1") == (141, "")
+    assert shell(f"a ferry {here} - --to {there} | head -c 1") == (
+        4,
+        "armferry: the output cannot be written: Broken pipe\n",
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interrupted_ferry_leaves_nothing(
+    number: signal.Signals, here: Path, there: Path, tmp_path: Path
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "armferry", "ferry", "-", "out", "--to", there],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+    )
+    assert process.stdin is not None
+    process.stdin.write(here.read_bytes()[:200_000])
+    process.stdin.flush()
+    deadline = time.monotonic() + 30
+    while not list(tmp_path.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (128 + number, b"")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lean_imports(here: Path, there: Path) -> None:
+    """A plain host has no rich and no qemu.qmp; neither is even looked for without a terminal."""
+    program = (
+        "import io, sys, contextlib\n"
+        "from armferry.cli.main import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()): main(sys.argv[1:])\n"
+        "heavy = ('rich', 'qemu', 'asyncio', 'armferry.lab')\n"
+        "print([name for name in sys.modules if name.startswith(heavy)])\n"
+    )
+    for words in (("inspect", here), ("check", here, "--to", there), ("diff", here, there)):
+        done = subprocess.run(
+            [sys.executable, "-c", program, *words], capture_output=True, text=True, check=True
+        )
+        assert done.stdout == "[]\n", done.stdout
