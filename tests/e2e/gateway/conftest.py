@@ -1,0 +1,284 @@
+"""Fixtures for moves between two real QEMUs, the gateway between them."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+
+from armferry.ferry.gateway import (
+    Dialer,
+    Gateway,
+    Judge,
+    Limits,
+    Listener,
+    Log,
+    Outcome,
+    parse_address,
+)
+from armferry.hosts.fingerprint import Fingerprint, dump
+from armferry.hosts.machine import Machine, MachineSpec
+from armferry.hosts.probe import fingerprint_of_qemu
+from armferry.lab.guest import GuestLog
+from armferry.lab.qemu_install import InstalledQemu
+from armferry.policy import EMPTY, Policy, aggregate
+from armferry.registers import Accelerator
+
+Named = Callable[[str], InstalledQemu]
+LIMIT = 60.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """How a move travels: QEMU's capabilities and parameters, and the kind of sockets."""
+
+    capabilities: tuple[str, ...] = ("return-path",)
+    parameters: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    transport: str = "unix"
+    prefix: str = ""
+
+
+class Crossing:
+    """A running source, a waiting destination and a gateway between them."""
+
+    def __init__(
+        self,
+        source: Machine,
+        destination: Machine,
+        folder: Path,
+        way: Way,
+        judge: Judge,
+        *,
+        keep: bool = False,
+        limits: Limits | None = None,
+        through: Callable[[str], contextlib.AbstractContextManager[str]] | None = None,
+        context: ssl.SSLContext | None = None,
+        connecting: ssl.SSLContext | None = None,
+    ) -> None:
+        self.source = source
+        self.destination = destination
+        self.way = way
+        self._stack = contextlib.ExitStack()
+        self.inward = self._address(folder / "in")
+        self.outward = self._address(folder / "out")
+        listener = self._stack.enter_context(
+            contextlib.closing(Listener(parse_address(self.inward)))
+        )
+        self.inward = str(listener.address)
+        beyond = (
+            self.outward if through is None else self._stack.enter_context(through(self.outward))
+        )
+        self.log = io.StringIO()
+        self.gateway = Gateway(
+            listener,
+            Dialer(
+                parse_address(beyond),
+                context=connecting,
+                host=None if connecting is None else "localhost",
+            ),
+            judge,
+            context=context,
+            limits=limits,
+            keep=keep,
+            log=Log(self.log),
+        )
+        self.outcomes: list[Outcome] = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _address(self, path: Path) -> str:
+        if self.way.transport == "unix":
+            return f"unix:{path}"
+        host = "[::1]" if self.way.transport == "tcp6" else "127.0.0.1"
+        family = socket.AF_INET6 if self.way.transport == "tcp6" else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.bind((host.strip("[]"), 0))
+            return f"tcp:{host}:{probe.getsockname()[1]}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        for machine in (self.source, self.destination):
+            machine.execute(
+                "migrate-set-capabilities",
+                {
+                    "capabilities": [
+                        {"capability": name, "state": True} for name in self.way.capabilities
+                    ]
+                },
+            )
+            machine.execute(
+                "migrate-set-parameters", {"max-bandwidth": 8 << 30, **self.way.parameters}
+            )
+        self.destination.execute("migrate-incoming", {"uri": self.outward})
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.gateway.stop()
+        self._thread.join(LIMIT)
+        assert not self._thread.is_alive(), self.log.getvalue()
+        self._stack.close()
+
+    def _run(self) -> None:
+        self.outcomes = self.gateway.run()
+
+    def migrate(self) -> None:
+        """Begins the move."""
+        self.source.execute("migrate", {"uri": self.inward})
+
+    def wait_source(self, *statuses: str) -> Mapping[str, Any]:
+        """The source's migration once it has one of these statuses."""
+        return wait_status(self.source, *statuses)
+
+    def outcome(self) -> Outcome:
+        """The first outcome, once the gateway has ended by itself."""
+        self._thread.join(LIMIT)
+        assert self.outcomes, self.log.getvalue()
+        return self.outcomes[0]
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The gateway's log."""
+        return [json.loads(line) for line in self.log.getvalue().splitlines()]
+
+
+def wait_status(machine: Machine, *statuses: str, limit: float = LIMIT) -> Mapping[str, Any]:
+    """The machine's migration once it has one of these statuses."""
+    deadline = time.monotonic() + limit
+    state: Mapping[str, Any] = {}
+    while time.monotonic() < deadline:
+        state = machine.execute("query-migrate")
+        if state.get("status") in statuses:
+            return state
+        time.sleep(0.005)
+    raise AssertionError(f"no status {statuses} in {limit} s: {state}; {machine.stderr}")
+
+
+def wait_run_state(machine: Machine, state: str, limit: float = LIMIT) -> None:
+    """Returns once the machine has this run state."""
+    deadline = time.monotonic() + limit
+    while machine.status() != state:
+        assert time.monotonic() < deadline, f"{machine.status()}, never {state}: {machine.stderr}"
+        time.sleep(0.005)
+
+
+def log_at(path: Path, tick: int, limit: float = LIMIT) -> GuestLog:
+    """The guest's log once it has reached `tick`, or shows anything wrong, or time is up."""
+    deadline = time.monotonic() + limit
+    while True:
+        log = GuestLog.read(path)
+        if log.last >= tick or log.losses or log.odd or time.monotonic() > deadline:
+            return log
+        time.sleep(0.02)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rig:
+    """What a test needs to move a guest; `folder` is the test's own."""
+
+    qemu_release: Named
+    kernel: Path
+    folder: Path
+    known: dict[tuple[str, MachineSpec], Fingerprint]
+
+    @property
+    def serial(self) -> Path:
+        """The guest's serial line, of both ends."""
+        return self.folder / "serial"
+
+    def elsewhere(self, name: str) -> Path:
+        """A folder inside for another pair of sockets."""
+        folder = self.folder / name
+        folder.mkdir()
+        return folder
+
+    def fingerprint(self, name: str, spec: MachineSpec) -> Fingerprint:
+        """What that release accepts; asked once."""
+        plain = dataclasses.replace(spec, kernel=None)
+        if (name, plain) not in self.known:
+            qemu = self.qemu_release(name)
+            self.known[name, plain] = fingerprint_of_qemu(qemu.launcher, plain)
+        return self.known[name, plain]
+
+    def spec(self, **changes: Any) -> MachineSpec:
+        """The test guest: two vCPUs, 64 MiB."""
+        spec = MachineSpec(machine="virt-10.0", cpu="cortex-a57", smp=2, kernel=self.kernel)
+        return dataclasses.replace(spec, **changes)
+
+    @contextlib.contextmanager
+    def machines(
+        self, old: str, new: str, spec: MachineSpec | None = None, *, hold: bool = False
+    ) -> Iterator[tuple[Machine, Machine]]:
+        """A source whose guest runs, and a destination that waits; with `hold` even for `cont`."""
+        spec = spec or self.spec()
+        with (
+            self.source(old, spec) as source,
+            self.destination(new, spec, hold=hold) as destination,
+        ):
+            log_at(self.serial, 2)
+            yield source, destination
+
+    def document(self, name: str) -> str:
+        """The fingerprint of that release for the test guest, as a document."""
+        return dump(self.fingerprint(name, self.spec()))
+
+    def source(self, name: str, spec: MachineSpec) -> Machine:
+        """A QEMU that runs the guest."""
+        return Machine(self.qemu_release(name), spec, serial=self.serial)
+
+    def destination(
+        self, name: str, spec: MachineSpec | None = None, *, hold: bool = False
+    ) -> Machine:
+        """A QEMU that waits for a guest."""
+        return Machine(
+            self.qemu_release(name),
+            spec or self.spec(),
+            serial=self.serial,
+            incoming=True,
+            paused=hold,
+        )
+
+    def judge(self, name: str, policy: Policy = EMPTY, spec: MachineSpec | None = None) -> Judge:
+        """The judge for a destination: the shipped levels united with `policy`."""
+
+        def policy_for(machine: str, accelerator: Accelerator) -> Policy:
+            return aggregate(machine, accelerator, command_line=policy)
+
+        return Judge(self.fingerprint(name, spec or self.spec()), policy_for)
+
+    def crossing(
+        self, source: Machine, destination: Machine, way: Way, judge: Judge, **options: Any
+    ) -> Crossing:
+        """A gateway between the two, its sockets in a folder of its own."""
+        folder = self.elsewhere(f"crossing-{len(list(self.folder.iterdir()))}")
+        return Crossing(source, destination, folder, way, judge, **options)
+
+    way = staticmethod(Way)
+    wait_status = staticmethod(wait_status)
+    wait_run_state = staticmethod(wait_run_state)
+
+    def runs_on(self, ticks: int = 3) -> None:
+        """The guest has lost nothing and goes on, wherever it is."""
+        log = log_at(self.serial, GuestLog.read(self.serial).last + ticks)
+        assert log.faults() == ()
+
+
+_KNOWN: dict[tuple[str, MachineSpec], Fingerprint] = {}
+
+
+@pytest.fixture
+def rig(qemu_release: Named, guest_kernel: Path, tmp_path: Path) -> Rig:
+    """Real QEMUs, a guest that notices losses, a folder."""
+    return Rig(qemu_release, guest_kernel, tmp_path, _KNOWN)

@@ -1,0 +1,325 @@
+"""Every ordered pair of the rig's releases: stock QEMU, and a fresh and a running guest ferried.
+
+What armferry says beforehand is held against what the real QEMUs do. The whole sweep writes
+docs/tcg-pairs.md; a few pairs that show each way to fail run always.
+"""
+
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from armferry.decide import (
+    Answer,
+    Move,
+    Plan,
+    Risk,
+    StockVerdict,
+    Verdict,
+    judge,
+    make_plan,
+    plan_toml,
+)
+from armferry.ferry.edits import edits_of
+from armferry.hosts.machine import LoadResult, Machine, MachineSpec
+from armferry.hosts.subject import Subject, open_subject
+from armferry.lab.guest import GuestLog
+from armferry.lab.qemu_install import InstalledQemu
+from armferry.policy import Policy, Source, aggregate, parse_document
+from armferry.stream import rewrite_tail
+
+pytestmark = pytest.mark.qemu
+
+Named = Callable[[str], InstalledQemu]
+
+SUITES = ("bullseye", "bookworm", "bookworm-backports", "trixie", "trixie-backports")
+MACHINES = {"virt-5.2": SUITES, "virt-7.2": SUITES[1:], "virt-10.0": SUITES[2:]}
+CPUS = ("cortex-a57", "max")
+DOCUMENT = Path(__file__).parents[2] / "docs" / "tcg-pairs.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One move: between two releases (by suite), of one machine type and CPU model."""
+
+    machine: str
+    cpu: str
+    source: str
+    destination: str
+
+    def __str__(self) -> str:
+        return f"{self.machine}-{self.cpu}-{self.source}-to-{self.destination}"
+
+    @property
+    def spec(self) -> MachineSpec:
+        return MachineSpec(machine=self.machine, cpu=self.cpu)
+
+
+PAIRS = tuple(
+    Pair(machine, cpu, source, destination)
+    for machine, suites in MACHINES.items()
+    for cpu in CPUS
+    for source in suites
+    for destination in suites
+)
+
+SHOWN = (
+    Pair("virt-5.2", "cortex-a57", "bullseye", "trixie-backports"),
+    Pair("virt-5.2", "max", "trixie-backports", "bullseye"),
+    Pair("virt-7.2", "max", "bookworm", "trixie"),
+    Pair("virt-10.0", "cortex-a57", "bookworm-backports", "trixie"),
+    Pair("virt-10.0", "cortex-a57", "trixie", "bookworm-backports"),
+    Pair("virt-10.0", "cortex-a57", "trixie-backports", "trixie"),
+    Pair("virt-10.0", "max", "trixie", "trixie-backports"),
+    Pair("virt-10.0", "max", "trixie", "trixie"),
+)
+
+
+class Rig:
+    """Saved states of every release, made once, and the moves of them."""
+
+    def __init__(self, qemu: Named, guest: Path, folder: Path) -> None:
+        self.qemu = qemu
+        self.guest = guest
+        self.folder = folder
+
+    def fresh(self, suite: str, pair: Pair) -> Path:
+        """The state of a machine that never ran."""
+        path = self._path(suite, pair, "fresh")
+        if not path.exists():
+            part = path.with_suffix(".part")
+            with Machine(self.qemu(suite), pair.spec, paused=True) as machine:
+                machine.save(part)
+                machine.quit()
+            part.rename(path)
+        return path
+
+    def running(self, suite: str, pair: Pair) -> tuple[Path, Path]:
+        """The state of the running test guest, and its log until then."""
+        path = self._path(suite, pair, "running")
+        serial = path.with_suffix(".serial")
+        if not path.exists():
+            part = path.with_suffix(".part")
+            with Machine(self.qemu(suite), self._guest_spec(pair), serial=serial) as machine:
+                log_at(serial, 2)
+                machine.save(part)
+                machine.quit()
+            part.rename(path)
+        return path, serial
+
+    def load(self, pair: Pair, path: Path) -> LoadResult:
+        """What the destination's QEMU makes of the state in `path`, nothing running after it."""
+        with Machine(self.qemu(pair.destination), pair.spec, paused=True, incoming=True) as machine:
+            return machine.load(path)
+
+    def go_on(self, pair: Pair, path: Path, log: Path) -> GuestLog:
+        """The log of the running guest, carried on by the destination's QEMU from `path`."""
+        serial = path.with_suffix(".serial")
+        shutil.copyfile(log, serial)
+        before = GuestLog.read(serial)
+        with Machine(
+            self.qemu(pair.destination), self._guest_spec(pair), serial=serial, incoming=True
+        ) as machine:
+            result = machine.load(path)
+            assert result.loaded, f"{pair}: {result.stderr}"
+            return log_at(serial, before.last + 2)
+
+    def _guest_spec(self, pair: Pair) -> MachineSpec:
+        return MachineSpec(machine=pair.machine, cpu=pair.cpu, kernel=self.guest)
+
+    def _path(self, suite: str, pair: Pair, kind: str) -> Path:
+        return self.folder / f"{suite}-{pair.machine}-{pair.cpu}.{kind}"
+
+
+def log_at(path: Path, tick: int, limit: float = 30.0) -> GuestLog:
+    """The guest's log once it has reached `tick`, or shows anything wrong, or time is up."""
+    deadline = time.monotonic() + limit
+    while True:
+        log = GuestLog.read(path)
+        if log.last >= tick or log.losses or log.odd or time.monotonic() > deadline:
+            return log
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def rig(qemu_release: Named, guest_kernel: Path, tmp_path_factory: pytest.TempPathFactory) -> Rig:
+    return Rig(qemu_release, guest_kernel, tmp_path_factory.mktemp("pairs"))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What was said of a pair and found true."""
+
+    pair: Pair
+    versions: tuple[str, str]
+    stock: StockVerdict
+    fresh: Verdict
+    unaided: Verdict
+    running: Plan
+    log: GuestLog
+
+
+def move_of(rig: Rig, pair: Pair, source: Subject, destination: Subject) -> Move:
+    host = open_subject(str(rig.fresh(pair.source, pair))).fingerprint
+    return Move(
+        source.lists,
+        destination.fingerprint.destinations(len(source.lists)),
+        source.facts(host),
+        source.machine,
+        destination.machine,
+        source.layouts_to(destination, rig.qemu(pair.destination).version),
+    )
+
+
+def planned(move: Move, pair: Pair) -> Plan:
+    """The plan, its policy written to a file and read back."""
+    base = aggregate(pair.machine, move.destinations[0].accelerator)
+    plan = make_plan(move, base)
+    assert plan.works, plan.obstacles
+    document = parse_document(plan_toml(plan), "plan.toml", Source.FILE)
+    policy = aggregate(pair.machine, move.destinations[0].accelerator, files=[document])
+    again = judge(move, policy)
+    assert (again.answer, again.risk, again.lists, again.findings) == (
+        plan.verdict.answer,
+        plan.verdict.risk,
+        plan.verdict.lists,
+        plan.verdict.findings,
+    )
+    assert not_smaller(move, base, plan)
+    return plan
+
+
+def not_smaller(move: Move, base: Policy, plan: Plan) -> bool:
+    """Whether the plan's policy without any one of its rules refuses the move."""
+    rules = plan.policy.tolerances
+    fewer = [
+        Policy(
+            safe_missing=plan.policy.safe_missing,
+            tolerances=rules[:at] + rules[at + 1 :],
+            accepted=plan.policy.accepted,
+        )
+        for at in range(len(rules))
+    ]
+    return all(judge(move, base.union(policy)).answer is Answer.FAILS for policy in fewer[:5])
+
+
+def ferried(rig: Rig, pair: Pair, source: Subject, verdict: Verdict, kind: str) -> Path:
+    """The file that a QEMU is given: the source's with the verdict's edits."""
+    assert source.saved is not None
+    path = rig.folder / f"{pair}.{kind}"
+    tail = rewrite_tail(source.saved, edits_of(verdict))
+    data = Path(source.text).read_bytes()
+    path.write_bytes(data if tail is None else data[: tail.offset] + tail.data)
+    twice = open_subject(str(path))
+    assert twice.saved is not None
+    assert rewrite_tail(twice.saved, edits_of(verdict)) is None
+    return path
+
+
+def said(result: LoadResult) -> str:
+    """What QEMU printed of the load: without its name, and without its word on old machines."""
+    lines = (line.partition(": ")[2] for line in result.stderr.splitlines())
+    return "\n".join(line for line in lines if "is deprecated: machines more than" not in line)
+
+
+def check(rig: Rig, pair: Pair) -> Row:
+    fresh = open_subject(str(rig.fresh(pair.source, pair)))
+    there = open_subject(str(rig.fresh(pair.destination, pair)))
+
+    move = move_of(rig, pair, fresh, there)
+    plan = planned(move, pair)
+    stock = plan.verdict.stock
+    assert stock is not None
+    result = rig.load(pair, Path(fresh.text))
+    assert stock.loads == result.loaded
+    assert stock.message == said(result)
+    assert plan.verdict.risk <= Risk.LOSSLESS
+    if pair.source == pair.destination:
+        assert plan.verdict.answer is Answer.WORKS
+        assert stock.loads
+    result = rig.load(pair, ferried(rig, pair, fresh, plan.verdict, "fresh-ferried"))
+    assert result.loaded, result.stderr
+
+    state, log = rig.running(pair.source, pair)
+    guest = open_subject(str(state))
+    move = move_of(rig, pair, guest, there)
+    unaided = judge(move, aggregate(pair.machine, move.destinations[0].accelerator))
+    if unaided.risk > Risk.LOSSLESS:
+        assert unaided.answer is Answer.FAILS
+    running = planned(move, pair)
+    went_on = rig.go_on(pair, ferried(rig, pair, guest, running.verdict, "running-ferried"), log)
+    if running.verdict.risk <= Risk.LOSSLESS:
+        assert went_on.faults() == ()
+    assert running.verdict.stock is not None
+    assert running.verdict.stock.loads == rig.load(pair, state).loaded
+    versions = rig.qemu(pair.source).version, rig.qemu(pair.destination).version
+    return Row(pair, versions, stock, plan.verdict, unaided, running, went_on)
+
+
+@pytest.mark.parametrize("pair", SHOWN, ids=str)
+def test_pair(pair: Pair, rig: Rig) -> None:
+    check(rig, pair)
+
+
+@pytest.mark.full
+def test_every_pair(rig: Rig) -> None:
+    for pair in PAIRS:  # made one after the other, so that no two threads make the same state
+        rig.fresh(pair.source, pair)
+    with ThreadPoolExecutor(2) as pool:
+        once = {(pair.machine, pair.cpu, pair.source): pair for pair in PAIRS}
+        list(pool.map(lambda pair: rig.running(pair.source, pair), once.values()))
+        rows = tuple(pool.map(lambda pair: check(rig, pair), PAIRS))
+    assert len(rows) == 100
+    moves = [row for row in rows if row.pair.source != row.pair.destination]
+    assert len(moves) == 76
+    assert not any(row.stock.loads for row in moves)
+    DOCUMENT.parent.mkdir(exist_ok=True)
+    DOCUMENT.write_text("\n".join(written(rows)) + "\n")
+
+
+def written(rows: tuple[Row, ...]) -> Iterator[str]:
+    """The table, as a document."""
+    moves = [row for row in rows if row.pair.source != row.pair.destination]
+    alone = sum(row.stock.loads for row in moves)
+    on = sum(not row.log.faults() for row in moves)
+    yield "# Every pair of five QEMU releases, under TCG"
+    yield ""
+    yield "Written by `tests/e2e/test_pairs.py` (`make test-full`), which runs the real QEMUs."
+    yield ""
+    yield (
+        f"Of {len(moves)} moves between different releases, stock QEMU loads {alone}; ferried by "
+        f"armferry, all {len(moves)} load, a guest that never ran and a running one alike. The "
+        f"running test guest goes on without a fault in {on}. What stock QEMU prints was foretold "
+        f"to the letter in {len(rows)} of {len(rows)} loads, those of one release included."
+    )
+    yield ""
+    yield "| stock QEMU | moves |"
+    yield "|---|---|"
+    for group, count in sorted(Counter(row.stock.message_class for row in rows).items()):
+        yield f"| {group} | {count} |"
+    yield ""
+    yield (
+        "*Fresh* is a guest that never ran, *running* the test guest after two ticks: the risk, "
+        "and how many entries the smallest policy has. A running guest with a risk above lossless "
+        "is refused until these entries are given."
+    )
+    for machine in MACHINES:
+        for cpu in CPUS:
+            yield ""
+            yield f"## {machine}, {cpu}"
+            yield ""
+            yield "| from | to | stock QEMU | fresh | running | entries | goes on |"
+            yield "|---|---|---|---|---|---|---|"
+            for row in rows:
+                if (row.pair.machine, row.pair.cpu) == (machine, cpu):
+                    yield (
+                        f"| {row.versions[0]} | {row.versions[1]} | {row.stock.message_class} | "
+                        f"{row.fresh.risk} | {row.running.verdict.risk} | "
+                        f"{len(row.running.entries)} | "
+                        f"{'; '.join(row.log.faults()[:2]) or 'yes'} |"
+                    )

@@ -1,0 +1,116 @@
+"""kvm-psci-version on a QEMU that lacks it, under KVM of real kernels."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from armferry.hosts.subject import read_state
+from armferry.lab.guest import GuestLog
+from armferry.lab.host import HostSpec, LabHost
+from armferry.lab.kernels import KernelStore
+from armferry.lab.releases import release_named
+
+pytestmark = pytest.mark.kernel
+
+IN_HOST = Path(__file__).with_name("in_host_wrapped.py")
+PSCI, BITMAP_2 = 0x6030000000140000, 0x6030000000160003
+PINNED = "host,kvm-psci-version=1.1"
+
+
+class Stay:
+    """One host that a guest stays on for a while."""
+
+    def __init__(self, host: LabHost, guest: Path, folder: Path) -> None:
+        self._host = host
+        self._folder = folder
+        host.put("/guest/kernel.elf", guest.read_bytes())
+        host.put("/guest/in_host.py", IN_HOST.read_bytes())
+
+    def run(self, cpu: str, came: bytes, serial: bytes, lines: int = 12) -> dict[str, Any]:
+        """What the host says after the guest ran on it."""
+        self._host.put("/tmp/serial", serial)
+        source = "-"
+        if came:
+            self._host.put("/tmp/came", came)
+            source = "/tmp/came"
+        command = ["python3", "/guest/in_host.py", source, str(lines), "-cpu", cpu]
+        done = self._host.run(command, time_limit=300)
+        assert done.exit_code == 0, done.stderr.decode()
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    def state(self) -> tuple[bytes, dict[int, int]]:
+        """The saved guest and its register list."""
+        content = self._host.get("/tmp/state")
+        path = self._folder / "state"
+        path.write_bytes(content)
+        return content, dict(read_state(path).cpus[0].registers)
+
+    def serial(self) -> bytes:
+        """What the guest has written so far."""
+        return self._host.get("/tmp/serial")
+
+
+def _log(serial: bytes, folder: Path) -> GuestLog:
+    path = folder / "serial"
+    path.write_bytes(serial)
+    return GuestLog.read(path)
+
+
+def _host(kernel: str) -> LabHost:
+    return LabHost(HostSpec(KernelStore().get(kernel), release_named("trixie")))
+
+
+def test_pinned_guest_starts_on_a_new_kernel_and_moves_to_an_old_one_and_back(
+    guest_kernel: Path, tmp_path: Path
+) -> None:
+    with _host("6.17") as host:
+        here = Stay(host, guest_kernel, tmp_path)
+        said = here.run(PINNED, b"", b"")
+        assert said.get("exit") == 0, said
+        assert said["status"]["status"] == "running"
+        state, registers = here.state()
+        serial = here.serial()
+    assert registers[PSCI] == 0x10001
+    assert b" psci 1.1 " in serial
+    assert b" psci 1.3 " not in serial
+    assert BITMAP_2 not in registers, "virt-10.0 hides it, so it never leaves"
+    log = _log(serial, tmp_path)
+    assert log.faults() == ()
+
+    with _host("6.12") as host:
+        there = Stay(host, guest_kernel, tmp_path)
+        said = there.run("host", state, serial)
+        assert said.get("exit") == 0, said
+        state, registers = there.state()
+        serial = there.serial()
+    assert registers[PSCI] == 0x10001
+
+    with _host("6.17") as host:
+        back = Stay(host, guest_kernel, tmp_path)
+        said = back.run(PINNED, state, serial)
+        assert said.get("exit") == 0, said
+        _, registers = back.state()
+        serial = back.serial()
+    assert registers[PSCI] == 0x10001
+    assert b" psci 1.3 " not in serial
+    end = _log(serial, tmp_path)
+    assert end.faults() == ()
+    assert end.last > log.last
+
+
+def test_a_version_that_the_kernel_lacks_is_told_before_qemu_starts(
+    guest_kernel: Path, tmp_path: Path
+) -> None:
+    with _host("6.12") as old:
+        said = Stay(old, guest_kernel, tmp_path).run("host,kvm-psci-version=1.3", b"", b"")
+        assert said == {
+            "failed": "ticks",
+            "status": 3,
+            "stderr": (
+                "qemu-system-aarch64: kvm-psci-version=1.3: this host's kernel offers PSCI 1.1 "
+                "at most\n"
+            ),
+        }

@@ -1,0 +1,125 @@
+"""The wrapper as `<emulator>` of two real libvirtd whose QEMUs refuse each other's guests."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from armferry.lab.guest import GuestLog
+from armferry.lab.libvirt_host import Domain, LibvirtHost, VirshError
+
+pytestmark = pytest.mark.qemu
+
+OLD, NEW = "bookworm-backports", "trixie"
+BOTH_WAYS = pytest.mark.parametrize(("here", "there"), [(OLD, NEW), (NEW, OLD)])
+STOCK = "/usr/bin/qemu-system-aarch64"
+WRAPPER = "/shared/armferry-qemu"
+PROGRAM = "#!/usr/bin/python3\nfrom armferry.wrapper.start import main\nraise SystemExit(main())\n"
+
+Named = Callable[[str], LibvirtHost]
+
+
+@pytest.fixture
+def wrapper(libvirt_shared: Path) -> str:
+    """The program, as both hosts see it."""
+    program = libvirt_shared / "armferry-qemu"
+    program.write_text(PROGRAM)
+    program.chmod(0o755)
+    return WRAPPER
+
+
+@pytest.fixture
+def clean(libvirt_host: Named, libvirt_shared: Path) -> Iterator[None]:
+    """Leaves no guest on either host."""
+    yield
+    for suite in (OLD, NEW):
+        libvirt_host(suite).forget(Domain())
+    (libvirt_shared / "serial").unlink(missing_ok=True)
+
+
+def _log_at(shared: Path, tick: int, limit: float = 60.0) -> GuestLog:
+    deadline = time.monotonic() + limit
+    while True:
+        log = GuestLog.read(shared / "serial")
+        if log.last >= tick or log.losses or log.odd or time.monotonic() > deadline:
+            return log
+        time.sleep(0.02)
+
+
+def _goes_on(shared: Path, before: GuestLog) -> None:
+    after = _log_at(shared, before.last + 4)
+    assert after.faults() == ()
+    assert after.last >= before.last + 4
+
+
+def test_capabilities_are_those_without_it(
+    wrapper: str, libvirt_host: Named, libvirt_shared: Path
+) -> None:
+    host = libvirt_host(NEW)
+
+    def told(emulator: str) -> str:
+        words = ("--emulatorbin", emulator, "--machine", "virt-10.0", "--arch", "aarch64")
+        return re.sub(r"<path>.*</path>", "", host.virsh("domcapabilities", *words))
+
+    assert told(wrapper) == told(STOCK)
+
+
+@pytest.mark.usefixtures("clean")
+def test_a_guest_is_managed_as_without_it(
+    wrapper: str, libvirt_host: Named, libvirt_shared: Path
+) -> None:
+    host = libvirt_host(NEW)
+    host.define(Domain(emulator=wrapper))
+    host.virsh("start", "carried")
+    _log_at(libvirt_shared, 3)
+    host.virsh("suspend", "carried")
+    assert host.virsh("domstate", "carried") == "paused"
+    host.virsh("resume", "carried")
+    assert "running" in host.virsh("qemu-monitor-command", "carried", "--hmp", "info status")
+    created = '{"execute":"object-add","arguments":{"qom-type":"rng-builtin","id":"plugged"}}'
+    assert '"return":{}' in host.virsh("qemu-monitor-command", "carried", created)
+    listed = '{"execute":"qom-list","arguments":{"path":"/objects"}}'
+    assert '"plugged"' in host.virsh("qemu-monitor-command", "carried", listed)
+    host.virsh("destroy", "carried")
+    assert host.virsh("domstate", "carried") == "shut off"
+
+
+@BOTH_WAYS
+@pytest.mark.usefixtures("clean")
+def test_saved_here_restored_there(
+    here: str, there: str, wrapper: str, libvirt_host: Named, libvirt_shared: Path
+) -> None:
+    libvirt_host(here).define(Domain(emulator=wrapper))
+    libvirt_host(here).virsh("start", "carried")
+    _log_at(libvirt_shared, 3)
+    libvirt_host(here).virsh("save", "carried", "/shared/image")
+    before = GuestLog.read(libvirt_shared / "serial")
+    libvirt_host(there).virsh("restore", "/shared/image")
+    _goes_on(libvirt_shared, before)
+
+
+@BOTH_WAYS
+@pytest.mark.usefixtures("clean")
+def test_live_migration_without_further_options(
+    here: str, there: str, wrapper: str, libvirt_host: Named, libvirt_shared: Path
+) -> None:
+    source, destination = libvirt_host(here), libvirt_host(there)
+    words = ("migrate", "--live", "carried", destination.uri, "tcp://127.0.0.1")
+
+    source.define(Domain())
+    source.virsh("start", "carried")
+    _log_at(libvirt_shared, 3)
+    with pytest.raises(VirshError):
+        source.virsh(*words)
+    assert source.virsh("domstate", "carried") == "running"
+    source.forget(Domain())
+    (libvirt_shared / "serial").unlink()
+
+    source.define(Domain(emulator=wrapper))
+    source.virsh("start", "carried")
+    before = _log_at(libvirt_shared, 3)
+    source.virsh(*words)
+    assert destination.virsh("domstate", "carried") == "running"
+    _goes_on(libvirt_shared, before)

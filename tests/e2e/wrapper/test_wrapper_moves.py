@@ -1,0 +1,164 @@
+"""Guests moved between wrapped QEMUs that refuse each other, as users type it."""
+
+import dataclasses
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from armferry.hosts.machine import Machine, MachineSpec
+from armferry.hosts.subject import read_state
+from armferry.lab.guest import GuestLog
+from armferry.lab.qemu_install import InstalledQemu
+
+pytestmark = pytest.mark.qemu
+
+Named = Callable[[str], InstalledQemu]
+Wrapped = Callable[[str], Path]
+
+OLD, NEW = "bookworm-backports", "trixie"
+BOTH_WAYS = pytest.mark.parametrize(("here", "there"), [(OLD, NEW), (NEW, OLD)])
+SPEC = MachineSpec(machine="virt-7.2", cpu="cortex-a57")
+
+
+def _log_at(path: Path, tick: int, limit: float = 30.0) -> GuestLog:
+    deadline = time.monotonic() + limit
+    while True:
+        log = GuestLog.read(path)
+        if log.last >= tick or log.losses or log.odd or time.monotonic() > deadline:
+            return log
+        time.sleep(0.02)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait_running(machine: Machine, limit: float = 20.0) -> None:
+    deadline = time.monotonic() + limit
+    while machine.status() != "running":
+        assert time.monotonic() < deadline, machine.stderr
+        time.sleep(0.01)
+
+
+@BOTH_WAYS
+def test_incoming_tcp_on_the_command_line(
+    here: str, there: str, wrapped: Wrapped, guest_kernel: Path, tmp_path: Path
+) -> None:
+    serial, port = tmp_path / "serial", _free_port()
+    spec = MachineSpec(machine="virt-7.2", cpu="cortex-a57", kernel=guest_kernel)
+    waiting = MachineSpec(
+        machine="virt-7.2",
+        cpu="cortex-a57",
+        kernel=guest_kernel,
+        extra=("-incoming", f"tcp:127.0.0.1:{port}"),
+    )
+    with (
+        Machine(wrapped(here), spec, serial=serial) as source,
+        Machine(wrapped(there), waiting, serial=serial) as destination,
+    ):
+        last = _log_at(serial, 3).last
+        source.migrate(f"tcp:127.0.0.1:{port}")
+        _wait_running(destination)
+        log = _log_at(serial, last + 4)
+        assert log.faults() == ()
+        assert log.last >= last + 4
+
+
+@BOTH_WAYS
+def test_incoming_deferred(
+    here: str, there: str, wrapped: Wrapped, guest_kernel: Path, tmp_path: Path
+) -> None:
+    serial, path = tmp_path / "serial", tmp_path / "socket"
+    spec = MachineSpec(machine="virt-7.2", cpu="cortex-a57", kernel=guest_kernel)
+    with (
+        Machine(wrapped(here), spec, serial=serial) as source,
+        Machine(wrapped(there), spec, serial=serial, incoming=True) as destination,
+    ):
+        last = _log_at(serial, 3).last
+        for machine in (source, destination):
+            machine.execute(
+                "migrate-set-capabilities",
+                {"capabilities": [{"capability": "return-path", "state": True}]},
+            )
+        destination.execute("migrate-incoming", {"uri": f"unix:{path}"})
+        source.migrate(f"unix:{path}")
+        _wait_running(destination)
+        log = _log_at(serial, last + 4)
+        assert log.faults() == ()
+        assert log.last >= last + 4
+
+
+def test_stock_refuses_the_same_move(qemu_release: Named, tmp_path: Path) -> None:
+    stream = tmp_path / "stream"
+    with Machine(qemu_release(OLD), SPEC, paused=True) as source:
+        source.save(stream)
+    with Machine(qemu_release(NEW), SPEC, paused=True, incoming=True) as destination:
+        assert not destination.load(stream).loaded
+
+
+def test_saved_and_restored_by_file(wrapped: Wrapped, tmp_path: Path) -> None:
+    stream = tmp_path / "stream"
+    with Machine(wrapped(OLD), SPEC, paused=True) as source:
+        source.save(stream)
+    with Machine(wrapped(NEW), SPEC, paused=True, incoming=True) as destination:
+        result = destination.load(stream)
+        assert result.loaded, result.stderr
+        assert destination.status() == "prelaunch"
+
+
+DBGDTR_EL0 = 0x6030000000139820
+
+
+@pytest.mark.parametrize("how", ["exec", "file", "channels"])
+def test_hidden_registers_never_leave(how: str, wrapped: Wrapped, tmp_path: Path) -> None:
+    stream = tmp_path / "stream"
+    with Machine(wrapped(NEW), SPEC, paused=True) as plain:
+        plain.save(stream)
+    listed = dict(read_state(stream).cpus[0].registers)
+    stream.unlink()
+    spec = MachineSpec(machine="virt-7.2", cpu=f"cortex-a57,x-mig-hidden-regs={DBGDTR_EL0:#x}")
+    with Machine(wrapped(NEW), spec, paused=True) as hiding:
+        if how == "exec":
+            hiding.save(stream)
+        elif how == "file":
+            hiding.migrate(f"file:{stream}")
+        else:
+            address = {"transport": "file", "filename": str(stream), "offset": 0}
+            hiding.execute("migrate", {"channels": [{"channel-type": "main", "addr": address}]})
+            while hiding.execute("query-migrate").get("status") != "completed":
+                time.sleep(0.01)
+    del listed[DBGDTR_EL0]
+    assert dict(read_state(stream).cpus[0].registers) == listed
+
+
+def test_lists_of_a_machine_level_and_of_the_command_line_apply_together(
+    wrapped: Wrapped, tmp_path: Path
+) -> None:
+    """virt-7.2's levels let DBGDTRTX go, the command line hides one more."""
+    stream = tmp_path / "stream"
+    hidden = f"-global arm-cpu.x-mig-hidden-regs={DBGDTR_EL0:#x},{DBGDTR_EL0 + 1:#x}"
+    spec = dataclasses.replace(SPEC, extra=tuple(hidden.split()))
+    with Machine(wrapped(OLD), SPEC, paused=True) as source:
+        source.save(stream)
+    with Machine(wrapped(NEW), spec, paused=True, incoming=True) as destination:
+        result = destination.load(stream)
+        assert result.loaded, result.stderr
+
+
+def test_refusal_names_the_registers_before_qemu_gives_up(wrapped: Wrapped, tmp_path: Path) -> None:
+    stream = tmp_path / "stream"
+    with Machine(wrapped(OLD), SPEC, paused=True) as source:
+        source.save(stream)
+    with Machine(wrapped("bookworm"), SPEC, paused=True, incoming=True) as destination:
+        result = destination.load(stream)
+    assert not result.loaded
+    ours, theirs = result.stderr.splitlines()[0], result.stderr.splitlines()[1:]
+    assert ours.startswith("armferry: the migration is refused: ")
+    assert "ID_DFR0_EL1: the destination fixes it at 0x3010006: MMapTrc 0 -> 1 (vCPU 0)" in ours
+    assert "MVBAR: the destination does not know it and no rule allows dropping it" in ours
+    assert any("load of migration failed" in line for line in theirs)

@@ -1,0 +1,61 @@
+"""A guest that starts from nothing but its vCPUs' state: the rest is put in place by a reset."""
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from armferry.lab.guest import GuestLog
+from armferry.lab.qemu_install import InstalledQemu
+from armferry.policy import PsciVersion
+from armferry.wrapper.asking import ask_vcpus
+from armferry.wrapper.errors import ArgumentFault, SetUpFault
+from armferry.wrapper.pristine import Pristine, pristine_lists, pristine_stream
+
+pytestmark = pytest.mark.qemu
+
+Named = Callable[[str], InstalledQemu]
+MACHINE = ["-M", "virt-7.2", "-accel", "tcg", "-cpu", "cortex-a57", "-smp", "2", "-m", "64"]
+
+
+@pytest.mark.parametrize("suite", ["bookworm", "trixie", "trixie-backports"])
+def test_guest_starts_and_runs(
+    suite: str, qemu_release: Named, guest_kernel: Path, tmp_path: Path
+) -> None:
+    program = qemu_release(suite).launcher
+    serial = tmp_path / "serial"
+    vcpus = ask_vcpus(program, MACHINE)
+    assert len(vcpus.saved.cpus) == 2
+    assert vcpus.qemu == qemu_release(suite).version
+    stream = pristine_stream(vcpus, [dict(cpu.registers) for cpu in vcpus.saved.cpus])
+    pristine = Pristine(stream, tmp_path, paused=False)
+    words = ["-nodefaults", "-display", "none", "-serial", f"file:{serial}"]
+    words += ["-kernel", str(guest_kernel)]
+    process = subprocess.Popen([program, *MACHINE, *words, *pristine.arguments])
+    try:
+        pristine.load(lambda: process.poll() is None)
+        deadline = time.monotonic() + 30
+        while (log := GuestLog.read(serial)).last < 3 and time.monotonic() < deadline:
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
+    assert log.last >= 3
+    assert log.faults() == ()
+
+
+def test_a_qemu_that_ends_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SetUpFault) as caught:
+        Pristine(b"", tmp_path, paused=True).load(lambda: False)
+    assert str(caught.value) == "QEMU ended before it began; its own messages tell why"
+
+
+def test_without_kvm_there_is_no_version_to_set(qemu_release: Named) -> None:
+    vcpus = ask_vcpus(qemu_release("trixie").launcher, MACHINE)
+    with pytest.raises(ArgumentFault) as caught:
+        pristine_lists(vcpus, PsciVersion(1, 1), "qemu")
+    assert str(caught.value) == (
+        "qemu: kvm-psci-version=1.1: this host's kernel does not let the PSCI version be set"
+    )
