@@ -1,0 +1,1 @@
+"""How fast the data path is: `make bench`, or `python -m benchmarks`."""

@@ -1,0 +1,246 @@
+"""The gateway against no relay at all and against socat: wall time, CPU, memory, added downtime.
+
+    python -m benchmarks.gateway [--memory MIB] [--rounds N] [--way WAY ...] [--json]
+
+Every round moves the same paused guest, half of its memory zero pages, between two QEMUs of the
+rig, once directly, once through socat and once through `armferry gateway` as a process of its
+own; the rounds are interleaved so that a busy machine disturbs all three alike.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from armferry.hosts.fingerprint import dump
+from armferry.hosts.machine import Machine, MachineSpec
+from armferry.hosts.probe import fingerprint_of_qemu
+from armferry.lab.qemu_install import install, resolve
+
+_RELEASE = "10.0.13"
+_RELAYS = ("direct", "socat", "gateway")
+_WAYS = ("unix", "tcp", "unix multifd 4", "tcp multifd 4")
+_STRIPE = 1 << 20
+_TICKS = os.sysconf("SC_CLK_TCK")
+_LIMIT = 300.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One move: seconds, CPU-seconds and peak MiB of the relay, gigabytes, milliseconds."""
+
+    seconds: float
+    cpu: float
+    peak: float
+    gigabytes: float
+    downtime: float
+    decision: float
+
+
+def main() -> int:
+    """Runs the benchmark and prints its table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--memory", type=int, default=4096, help="MiB of guest memory (4096)")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--way", action="append", choices=_WAYS)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    results: dict[str, dict[str, list[Sample]]] = {}
+    with tempfile.TemporaryDirectory(prefix="armferry-bench-", dir="/dev/shm") as folder:
+        memory = _memory(Path(folder), arguments.memory)
+        fingerprint = _fingerprint(Path(folder))
+        for way in arguments.way or _WAYS:
+            samples: dict[str, list[Sample]] = {relay: [] for relay in _RELAYS}
+            for _ in range(arguments.rounds):
+                for relay in _RELAYS:
+                    if relay == "socat" and shutil.which("socat") is None:
+                        continue
+                    samples[relay].append(_move(way, relay, memory, fingerprint, arguments.memory))
+            results[way] = samples
+            if not arguments.json:
+                _print(way, samples)
+    if arguments.json:
+        print(
+            json.dumps(
+                {w: {r: [vars(s) for s in ss] for r, ss in by.items()} for w, by in results.items()}
+            )
+        )
+    return 0
+
+
+def _memory(folder: Path, mebibytes: int) -> Path:
+    """A file of guest memory, every other stripe a hole: zero pages."""
+    path = folder / "memory"
+    stripe = os.urandom(_STRIPE)
+    with path.open("wb") as file:
+        file.truncate(mebibytes << 20)
+        for at in range(0, mebibytes << 20, 2 * _STRIPE):
+            file.seek(at)
+            file.write(stripe)
+    return path
+
+
+def _spec(mebibytes: int) -> MachineSpec:
+    return MachineSpec(machine="virt-10.0", cpu="cortex-a57", memory=mebibytes)
+
+
+def _fingerprint(folder: Path) -> Path:
+    path = folder / "destination.json"
+    path.write_text(dump(fingerprint_of_qemu(install(resolve(_RELEASE)).launcher, _spec(64))))
+    return path
+
+
+def _move(way: str, relay: str, memory: Path, fingerprint: Path, mebibytes: int) -> Sample:
+    qemu = install(resolve(_RELEASE))
+    backend = f"memory-backend-file,id=memory,size={mebibytes}M,mem-path={memory},share=off"
+    plain = _spec(mebibytes)
+    spec = replace(
+        plain,
+        machine=f"{plain.machine},memory-backend=memory",
+        extra=("-object", backend),
+    )
+    blank = replace(
+        plain,
+        machine=f"{plain.machine},memory-backend=memory",
+        extra=("-object", f"memory-backend-ram,id=memory,size={mebibytes}M"),
+    )
+    channels = 4 if "multifd" in way else 0
+    with (
+        tempfile.TemporaryDirectory(prefix="armferry-bench-") as folder,
+        Machine(qemu, spec, paused=True, time_limit=_LIMIT) as source,
+        Machine(qemu, blank, paused=True, incoming=True, time_limit=_LIMIT) as destination,
+    ):
+        out = _address(Path(folder) / "out", way)
+        into = out if relay == "direct" else _address(Path(folder) / "in", way)
+        names = ["return-path", *["multifd"] * bool(channels)]
+        on = {"capabilities": [{"capability": name, "state": True} for name in names]}
+        for machine in (source, destination):
+            machine.execute("migrate-set-capabilities", on)
+            if channels:
+                machine.execute("migrate-set-parameters", {"multifd-channels": channels})
+        destination.execute("migrate-incoming", {"uri": out})
+        with _relay(relay, into, out, fingerprint) as process:
+            idle = 0.0 if process is None else _cpu(process.pid)
+            source.migrate(into)
+            state = source.execute("query-migrate")
+            destination.wait_loaded()
+            cpu, peak = (0.0, 0.0) if process is None else _spent(process, relay)
+            cpu -= idle
+        decision = 0.0
+        if relay == "gateway" and process is not None and process.stdout is not None:
+            decision = json.loads(process.stdout.read())["decision_seconds"] * 1e3
+        return Sample(
+            seconds=state["total-time"] / 1e3,
+            cpu=cpu,
+            peak=peak,
+            gigabytes=state["ram"]["transferred"] / 1e9,
+            downtime=float(state["downtime"]),
+            decision=decision,
+        )
+
+
+def _address(path: Path, way: str) -> str:
+    if way.startswith("unix"):
+        return f"unix:{path}"
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return f"tcp:127.0.0.1:{probe.getsockname()[1]}"
+
+
+@contextlib.contextmanager
+def _relay(
+    relay: str, into: str, out: str, fingerprint: Path
+) -> Iterator[subprocess.Popen[str] | None]:
+    if relay == "direct":
+        yield None
+        return
+    if relay == "socat":
+        command = ["socat", f"{_socat(into, 'LISTEN')},fork", _socat(out, "CONNECT")]
+    else:
+        command = [
+            *(sys.executable, "-m", "armferry", "gateway", "--json", "--to", str(fingerprint)),
+            *("--listen", into, "--connect", out),
+        ]
+    process = subprocess.Popen(
+        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        if relay == "gateway":
+            assert process.stderr is not None
+            process.stderr.readline()
+            time.sleep(0.2)
+        else:
+            time.sleep(0.3)
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+
+
+def _socat(address: str, kind: str) -> str:
+    family, _, rest = address.partition(":")
+    if family == "unix":
+        return f"UNIX-{kind}:{rest}"
+    host, _, port = rest.rpartition(":")
+    bound = f",bind={host},reuseaddr"
+    return f"TCP4-LISTEN:{port}{bound}" if kind == "LISTEN" else f"TCP4:{host}:{port}"
+
+
+def _spent(process: subprocess.Popen[str], relay: str) -> tuple[float, float]:
+    """CPU-seconds of the relay and its children, and its peak memory in MiB (gateway only)."""
+    if relay == "gateway":
+        # it ends by itself right after the move
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+    time.sleep(0.2)
+    return sum(map(_cpu, _family(process.pid))), 0.0
+
+
+def _cpu(pid: int) -> float:
+    """CPU-seconds of a process and of its children that have ended."""
+    try:
+        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return 0.0
+    return sum(map(int, words[11:15])) / _TICKS
+
+
+def _family(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *map(int, children)]
+
+
+def _print(way: str, samples: dict[str, list[Sample]]) -> None:
+    print(f"\n{way}")
+    print(
+        f"{'relay':<9}{'GB/s':>7}{'x direct':>10}{'CPU s/GB':>10}{'peak MiB':>10}"
+        f"{'downtime ms':>13}{'decision ms':>13}"
+    )
+    direct = statistics.median(s.gigabytes / s.seconds for s in samples["direct"])
+    for relay, all_of_it in samples.items():
+        if not all_of_it:
+            continue
+        rate = statistics.median(s.gigabytes / s.seconds for s in all_of_it)
+        cpu = statistics.median(s.cpu / s.gigabytes for s in all_of_it)
+        print(
+            f"{relay:<9}{rate:>7.2f}{rate / direct:>10.2f}{cpu:>10.2f}"
+            f"{max(s.peak for s in all_of_it):>10.0f}"
+            f"{statistics.median(s.downtime for s in all_of_it):>13.0f}"
+            f"{statistics.median(s.decision for s in all_of_it):>13.1f}"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
