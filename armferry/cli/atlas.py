@@ -12,7 +12,15 @@ from armferry.cli.options import add_json
 from armferry.cli.render import Cell, Table
 from armferry.errors import ArmferryError, EnvironmentFault
 from armferry.hosts.atlas import Condition, Entry, Span, condition_of, history, pack, read_atlas
-from armferry.registers import Accelerator, describe, explain_value, name, parse_register
+from armferry.registers import (
+    Accelerator,
+    Kind,
+    describe,
+    explain_value,
+    kind,
+    name,
+    parse_register,
+)
 
 __all__ = ["add_parsers"]
 
@@ -130,11 +138,13 @@ def run_why(arguments: argparse.Namespace) -> int:
     if condition is not None:
         render.line(f"condition: {_condition(condition)}")
         render.line(f"  {condition.source}", "faint")
-    there = [span for span in spans if span.value is not None]
-    if not there:
+    if all(span.value is None for span in spans):
         render.line("no kernel of the atlas lists it")
         return 0
-    render.next_step(f"armferry diff atlas:{there[0].first}/{there[0].cpu} DEST")
+    change = next((span for span in spans if span.before), None)
+    if change is not None:  # what else changed there
+        ends = (f"{release}/{change.cpu}" for release in (change.before, change.first))
+        render.next_step(f"armferry atlas diff {' '.join(ends)}")
     return 0
 
 
@@ -192,6 +202,8 @@ def _span(index: int, span: Span) -> str:
     when = span.first if span.first == span.last else f"{span.first} to {span.last}"
     if span.value is None:
         return f"{when}: {'gone' if span.before else 'not there'}"
+    if kind(index) is Kind.RUNNING_COUNTER:
+        return f"{when}: there, and runs on"
     meaning = explain_value(index, span.value) or words.fields(index, span.value)
     return f"{when}: {span.value:#x}" + (f" ({meaning})" if meaning else "")
 

@@ -10,9 +10,10 @@ from typing import Any
 from armferry.cli import render, words
 from armferry.cli.options import add_json
 from armferry.cli.render import Cell, Table
+from armferry.decide import differences
 from armferry.errors import ArmferryError
 from armferry.hosts.subject import STANDARD_INPUT, Subject, open_subject
-from armferry.registers import describe, differing_fields
+from armferry.registers import Kind, describe, differing_fields, kind
 
 __all__ = ["add_parsers"]
 
@@ -101,10 +102,9 @@ def _fields(one: _Difference) -> str:
     if one.a is None or one.b is None:
         present = one.b if one.a is None else one.a
         return words.fields(one.index, present or 0)
-    return ", ".join(
-        f"{difference.field.name} {difference.left} -> {difference.right}"
-        for difference in differing_fields(one.index, one.a, one.b)
-    )
+    if kind(one.index) is Kind.RUNNING_COUNTER:
+        return "runs on"
+    return differences(one.index, one.a, one.b)
 
 
 def _document(a: Subject, b: Subject, found: tuple[_Difference, ...]) -> dict[str, Any]:

@@ -38,6 +38,26 @@ def test_why_says_what_a_value_means(capsys: pytest.CaptureFixture[str]) -> None
     assert spans[0]["before"] == ""
 
 
+def test_of_a_counter_only_its_presence_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("atlas", "why", "CNTPCT_EL0") == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[1].startswith("on cortex-a72, ")
+    assert told[2:4] == [
+        "  5.10.0-32 to 6.1.0-50: not there",
+        "  6.12.107+deb13 to 7.3.4+deb13: there, and runs on",
+    ]
+    ends = "6.1.0-50/cortex-a72 6.12.107+deb13/cortex-a72"
+    assert told[4:] == ["", f"next: armferry atlas diff {ends}"]
+
+
+def test_difference_of_versions_and_counters_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("atlas", "diff", "6.12/neoverse-n1", "6.17/neoverse-n1") == 0
+    told = capsys.readouterr().out
+    row = {line.split()[0]: line for line in told.splitlines() if line.strip()}
+    assert row["PSCI_VERSION"].endswith("0x10001     0x10003     PSCI 1.1 -> PSCI 1.3")
+    assert row["CNTPCT_EL0"].endswith("  runs on")
+
+
 def test_a_register_that_no_kernel_lists(capsys: pytest.CaptureFixture[str]) -> None:
     assert _run("atlas", "why", "DBGDTRTX") == 0
     assert capsys.readouterr().out.endswith("no kernel of the atlas lists it\n")

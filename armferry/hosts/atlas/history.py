@@ -13,7 +13,7 @@ from importlib.resources import files
 
 from armferry.hosts.atlas.entries import Entry, of_cpu
 from armferry.hosts.release import release_key
-from armferry.registers import decode_fields, parse_register
+from armferry.registers import Kind, decode_fields, kind, parse_register
 
 __all__ = ["Condition", "Span", "condition_of", "conditions", "history"]
 
@@ -22,6 +22,7 @@ __all__ = ["Condition", "Span", "condition_of", "conditions", "history"]
 class Span:
     """Kernels in a row that agree on a register: `value` after reset, None when it is not there.
 
+    Of a running counter they need to agree only that it is there; `value` is then the first one's.
     `before` is the last kernel of the atlas that did not agree, empty for the oldest.
     """
 
@@ -93,8 +94,11 @@ def _spans(index: int, entries: list[Entry]) -> Iterator[Span]:
     run: list[str] = []
     before = ""
     value: int | None = None
+    runs_on = kind(index) is Kind.RUNNING_COUNTER
     for entry in entries:
         now = entry.fingerprint.cpus[0].get(index)
+        if runs_on and run and now is not None and value is not None:
+            now = value
         if run and now != value:
             yield Span(entry.cpu, run[0], run[-1], before, value)
             before, run = run[-1], []
