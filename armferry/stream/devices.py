@@ -69,6 +69,14 @@ def cut_by_description(
                 section=layout.name,
                 instance=layout.instance,
             )
+        # what is no vmstate has no version in the description
+        if layout.version not in (0, section.version):
+            raise CorruptStream(
+                f"the section has version {section.version}, its description {layout.version}",
+                offset=offset + position,
+                section=layout.name,
+                instance=layout.instance,
+            )
         start = section.payload_offset - offset
         end = start + layout.state.length
         if state[end : end + FOOTER_LENGTH] != footer(section.id):

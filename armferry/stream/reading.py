@@ -5,12 +5,13 @@ stream says how long the device state is, so it is found from the end backwards.
 offsets (`Window`), not files. A stream without a description is walked from its head instead.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any, Protocol
 
 from armferry.stream.description import DeviceLayout, layouts_of, parse_description
 from armferry.stream.devices import cut_by_description, state_length
-from armferry.stream.errors import CorruptStream
+from armferry.stream.errors import CorruptStream, TruncatedStream
 from armferry.stream.parser import StreamParser
 from armferry.stream.saved import SavedCollector, SavedState, cpus_of
 from armferry.stream.wire import MAX_DESCRIPTION, MAX_DEVICE_STATE, SectionType
@@ -22,6 +23,14 @@ _TAIL_BYTES = 64 << 10
 _MAX_HEAD_BYTES = 4 << 20
 _MAX_TAIL_BYTES = MAX_DESCRIPTION + 6
 _WALK_BYTES = 1 << 20
+_END_OF_MEMORY = re.compile(rb"\0{7}\x10\x7e.{4}(?:\x08\0.\0(?:\0|\x04.{4}))*\Z", re.DOTALL)
+"""What stands before the device state: guest memory's last record and footer, then commands."""
+_BEFORE_STATE = 256
+_END = re.compile(rb"\x7e.{4}\0", re.DOTALL)
+"""What a stream without a description ends with: its last section's footer and the end mark."""
+_END_LENGTH = 6
+_HELD_UNSEEN = 16 << 20
+"""Bytes of device state that are read, and held, without a look at how they end."""
 
 
 class Window(Protocol):
@@ -127,8 +136,13 @@ def _late_length(window: Window, layouts: tuple[DeviceLayout, ...], end: int) ->
         ):
             break
         length += step
-    if not length:
-        raise CorruptStream("the description does not match the device state before it", offset=end)
+    # a section that the description does not fit would otherwise pass for one saved early, and a
+    # vCPU in it for none
+    before = window.read(max(0, end - length - _BEFORE_STATE), min(_BEFORE_STATE, end - length))
+    if not length or not _END_OF_MEMORY.search(before):
+        raise CorruptStream(
+            "the description does not match the device state before it", offset=end - length
+        )
     if length > MAX_DEVICE_STATE:
         raise CorruptStream(f"the device state takes {length} bytes", offset=end - length)
     return length
@@ -141,6 +155,18 @@ def _walk(window: Window, origin: int) -> SavedState:
     offset = origin
     while data := window.read(offset, _WALK_BYTES):
         collector.take(parser.feed(data))
+        if parser.in_device_state and window.size - collector.begin > _HELD_UNSEEN:
+            _require_end(window)
         offset = _after_pages(parser, offset + len(data), window.size)
     collector.take(parser.close())
     return collector.saved(offset)
+
+
+def _require_end(window: Window) -> None:
+    """Raises TruncatedStream when `window`, which ends with no description, has no end mark."""
+    if not _END.fullmatch(window.read(window.size - _END_LENGTH, _END_LENGTH)):
+        raise TruncatedStream(
+            "neither an end mark nor a description stands at the end",
+            offset=window.size,
+            advice="save the guest again",
+        )

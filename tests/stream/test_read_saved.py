@@ -228,6 +228,71 @@ def test_ten_gigabytes_of_zeros_are_told_at_once(tmp_path: Path, head: bytes) ->
     assert peak < 16 << 20
 
 
+@pytest.mark.parametrize("name", DESCRIBED[:2])
+def test_a_cut_in_the_device_state_before_a_long_hole_is_told_at_once(
+    slim_named: Named, window_on: WindowOn, name: str, tmp_path: Path
+) -> None:
+    """A disk that filled up under a file whose room was taken beforehand leaves this."""
+    stream = slim_named(name)
+    begin = read_saved(window_on(stream)).state_offset
+    path = tmp_path / "hole"
+    for cut in (begin + 1, begin + 50, begin + 9_000):
+        with path.open("wb") as file:
+            file.write(stream[:cut])
+            file.truncate(200 << 20)
+        tracemalloc.start()
+        try:
+            with path.open("rb") as opened, pytest.raises(StreamError) as caught:
+                read_saved(FileWindow(opened, 200 << 20))
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert str(caught.value) == (
+            "neither an end mark nor a description stands at the end "
+            f"(at byte {200 << 20}); save the guest again"
+        )
+        assert peak < 16 << 20
+
+
+@pytest.mark.parametrize("name", DESCRIBED[:2])
+def test_a_flip_in_any_header_or_footer_is_named(
+    slim_named: Named, window_on: WindowOn, name: str
+) -> None:
+    """No section, and so no vCPU, goes missing for want of one bit."""
+    stream = bytearray(slim_named(name))
+    saved = read_saved(window_on(bytes(stream)))
+    assert len(saved.cpus) > 1
+    for section in saved.sections:
+        for at in (
+            *range(section.offset, section.payload_offset),
+            *range(section.end, section.end + 5),
+        ):
+            for bit in (1 << at % 8, 1 << (at + 3) % 8):
+                stream[at] ^= bit
+                with pytest.raises(StreamError):
+                    read_saved(window_on(bytes(stream)))
+                stream[at] ^= bit
+
+
+@given(name=st.sampled_from(DESCRIBED), data=st.data())
+@FUZZ
+def test_a_flip_in_the_description_loses_no_section(
+    slim_named: Named, window_on: WindowOn, name: str, data: st.DataObject
+) -> None:
+    stream = bytearray(slim_named(name))
+    saved = read_saved(window_on(bytes(stream)))
+    at = data.draw(st.integers(saved.end_offset + 6, len(stream) - 1))
+    stream[at] ^= 1 << data.draw(st.integers(0, 7))
+    try:
+        again = read_saved(window_on(bytes(stream)))
+    except StreamError:
+        event("refused")
+    else:
+        assert wire(again.sections) == wire(saved.sections)
+        assert lists(again) == lists(saved)
+        event("read")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_cut_anywhere_raises_a_stream_error(
     slim_named: Named, window_on: WindowOn, name: str
