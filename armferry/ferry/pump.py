@@ -15,7 +15,7 @@ from armferry.ferry.copy import write_all
 from armferry.ferry.errors import FerryError, WriteFault
 from armferry.hosts.compression import compressed, decompressed
 from armferry.hosts.save_image import Saved, take_image
-from armferry.stream import CpuEdit, SavedCollector, StreamParser, rewrite_tail
+from armferry.stream import CpuEdit, SavedCollector, StreamParser, old_tail, rewrite_tail
 from armferry.stream.save_image import SaveImage
 
 __all__ = ["Edits", "pump"]
@@ -60,27 +60,24 @@ def _carry(
 ) -> Saved:
     parser = StreamParser(origin=origin)
     collector = SavedCollector()
-    held = bytearray()
     offset = origin
     data = first or _read(source)
     while data:
         collector.take(parser.feed(data))
-        begin = collector.begin
-        if begin < 0:
+        if collector.begin < 0:
             _write(target, data)
         else:
-            before = max(0, begin - offset)
-            _write(target, data[:before])
-            held += data[before:]
+            _write(target, data[: max(0, collector.begin - offset)])
         offset += len(data)
         data = _read(source)
     collector.take(parser.close())
     saved = Saved(collector.saved(offset), image)
     tail = rewrite_tail(saved.state, edits(saved))
+    old = old_tail(saved.state)
     if tail is None:
-        _write(target, held)
+        _write(target, old.data)
     else:
-        _write(target, held[: tail.offset - saved.state.state_offset])
+        _write(target, old.data[: tail.offset - old.offset])
         _write(target, tail.data)
     return saved
 

@@ -15,7 +15,7 @@ from armferry.stream.errors import (
 )
 from armferry.stream.parser import StreamParser
 from armferry.stream.reading import Window, read_saved
-from armferry.stream.rewrite import NewTail, rewrite_tail
+from armferry.stream.rewrite import NewTail, old_tail, rewrite_tail
 from armferry.stream.saved import SavedCollector, SavedState
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "TruncatedStream",
     "UnsupportedStream",
     "Window",
+    "old_tail",
     "read_cpu",
     "read_saved",
     "rewrite_cpu",

@@ -15,7 +15,13 @@ from armferry.stream.events import DeviceSection
 from armferry.stream.saved import SavedState
 from armferry.stream.wire import BE32, SectionType
 
-__all__ = ["NewTail", "rewrite_description", "rewrite_sections", "rewrite_tail"]
+__all__ = [
+    "NewTail",
+    "old_tail",
+    "rewrite_description",
+    "rewrite_sections",
+    "rewrite_tail",
+]
 
 _COUNTED = ("cpreg_vmstate_indexes", "cpreg_vmstate_values")
 
@@ -26,6 +32,14 @@ class NewTail:
 
     offset: int
     data: bytes
+
+
+def old_tail(saved: SavedState) -> NewTail:
+    """The device state and all that follows it, to the byte as it came."""
+    data = rewrite_sections(saved.sections, {}) + bytes([SectionType.END])
+    if saved.description is not None:
+        data += _described(saved.description_text)
+    return NewTail(saved.state_offset, data)
 
 
 def rewrite_tail(saved: SavedState, edits: Sequence[CpuEdit]) -> NewTail | None:
@@ -52,7 +66,7 @@ def rewrite_tail(saved: SavedState, edits: Sequence[CpuEdit]) -> NewTail | None:
     if saved.description is not None:
         by_cpu = dict(zip((cpu.instance for cpu in saved.cpus), edits, strict=True))
         text = json.dumps(rewrite_description(saved.description, by_cpu)).encode()
-        data += bytes([SectionType.DESCRIPTION]) + BE32.pack(len(text)) + text
+        data += _described(text)
     return NewTail(offset, data)
 
 
@@ -84,6 +98,10 @@ def rewrite_description(
         for device in document["devices"]
     ]
     return {**document, "devices": devices}
+
+
+def _described(text: bytes) -> bytes:
+    return bytes([SectionType.DESCRIPTION]) + BE32.pack(len(text)) + text
 
 
 def _edited(device: Mapping[str, Any], edit: CpuEdit) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from armferry.stream import CpuEdit, Window, read_saved, rewrite_tail
+from armferry.stream import CpuEdit, Window, old_tail, read_saved, rewrite_tail
 
 Named = Callable[[str], bytes]
 WindowOn = Callable[[bytes], Window]
@@ -74,6 +74,14 @@ class DescribedWalk:
             assert self.stream[at : at + 2 + len(name)] == bytes([5, len(name)]) + name
             at = self._struct(at + 6 + len(name), part, values)
         return at
+
+
+def test_the_old_end_is_that_of_the_stream(recorded: bytes, window_on: WindowOn) -> None:
+    saved = read_saved(window_on(recorded))
+    tail = old_tail(saved)
+    assert tail.offset == saved.state_offset
+    if not saved.postcopy:
+        assert recorded[tail.offset :] == tail.data
 
 
 @pytest.mark.parametrize("name", NAMES)
