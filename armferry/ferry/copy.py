@@ -84,16 +84,16 @@ def written_beside(target: Path, *, like: int | None = None) -> Iterator[int]:
     """A descriptor of a new file that becomes `target` when the block ends well.
 
     `like` is a descriptor whose owner and mode the file gets; without, it gets those of any new
-    file. Raises FerryError for what the operating system refuses, InterruptedRewrite when
-    `target` is half rewritten: its journal would fit no other file.
+    file. A link stays one: the file that it leads to is replaced. Raises FerryError for what the
+    operating system refuses, InterruptedRewrite when `target` is half rewritten: its journal
+    would fit no other file.
     """
-    if target.exists() and not target.is_file():
-        raise FerryError(f"{target}: not a regular file; give the name of a file, or -")
-    if read_journal(target) is not None:
-        raise interrupted(target)
     try:
+        place = _place_of(target)
+        if read_journal(target) is not None:
+            raise interrupted(target)
         descriptor, temporary = tempfile.mkstemp(
-            prefix=f".{target.name[:64]}.", suffix=".part", dir=target.parent
+            prefix=f".{place.name[:32]}.", suffix=".part", dir=place.parent
         )
     except OSError as error:
         raise FerryError(f"{target}: cannot be written: {error.strerror}") from error
@@ -107,8 +107,8 @@ def written_beside(target: Path, *, like: int | None = None) -> Iterator[int]:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.replace(temporary, target)
-        sync_folder(target)
+        os.replace(temporary, place)
+        sync_folder(place)
     except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
@@ -122,6 +122,24 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def _place_of(target: Path) -> Path:
+    """The regular file that `target` is or leads to, there already or not. Raises FerryError.
+
+    A link of /proc leads to a descriptor, whatever name it shows: /dev/stdout is one.
+    """
+    # links that lead round and round end here, with an OSError
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(os.stat(target).st_mode):
+            raise FerryError(f"{target}: not a regular file; give the name of a file, or -")
+    place = target
+    while place.is_symlink():
+        folder = os.path.realpath(place.parent)
+        if folder.startswith("/proc/"):
+            raise FerryError(f"{target}: not the name of a file; give one, or -")
+        place = Path(folder, os.readlink(place))
+    return place
 
 
 def _umask() -> int:

@@ -109,6 +109,12 @@ def test_owner_and_mode_are_kept(source: Path, tmp_path: Path) -> None:
     assert (about.st_uid, about.st_gid, about.st_mode & 0o7777) == (owner, group, 0o640)
 
 
+def test_longest_name_of_wide_letters(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / ("\U0001f409" * 63)
+    _copy(source, target)
+    assert target.stat().st_size == source.stat().st_size
+
+
 def test_new_file_has_the_mode_of_any_new_file(tmp_path: Path) -> None:
     (tmp_path / "any").touch()
     with written_beside(tmp_path / "target") as descriptor:
@@ -133,6 +139,34 @@ def test_source_may_be_the_target(source: Path) -> None:
     content = source.read_bytes()
     _copy(source, source, NewTail(MIB, b"end"))
     assert source.read_bytes() == content[:MIB] + b"end"
+
+
+def test_link_stays_and_what_it_leads_to_is_replaced(source: Path, tmp_path: Path) -> None:
+    store, first, second = tmp_path / "store", tmp_path / "first", tmp_path / "second"
+    store.mkdir()
+    first.symlink_to("second")
+    second.symlink_to("store/target")
+    for content in (b"end", b"another end"):  # the file is not there yet, then it is
+        _copy(source, first, NewTail(0, content))
+        assert (first.readlink(), second.readlink()) == (Path("second"), Path("store/target"))
+        assert (store / "target").read_bytes() == content
+    assert sorted(tmp_path.iterdir()) == [first, second, source, store]
+    assert list(store.iterdir()) == [store / "target"]
+
+
+@pytest.mark.parametrize("name", ["/dev/fd/{}", "/proc/self/fd/{}", "{}/link"])
+def test_name_of_a_descriptor_is_no_name(name: str, source: Path, tmp_path: Path) -> None:
+    """Replacing /dev/stdout would leave a file in /dev and nothing on standard output."""
+    with (tmp_path / "out").open("wb") as out:
+        (tmp_path / "link").symlink_to(f"/proc/self/fd/{out.fileno()}")
+        target = Path(name.format(tmp_path if "link" in name else out.fileno()))
+        before = sorted(tmp_path.iterdir())
+        with pytest.raises(FerryError) as told:
+            _copy(source, target)
+    assert str(told.value) == f"{target}: not the name of a file; give one, or -"
+    assert told.value.exit_code == 3
+    assert target.is_symlink() or not target.exists()
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize("call", ["copy_file_range", "ftruncate", "write", "fsync", "replace"])
@@ -176,12 +210,16 @@ def test_source_that_shrinks_is_noticed(source: Path, tmp_path: Path) -> None:
 def test_target_that_cannot_be(source: Path, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "round").symlink_to("again")
+    (tmp_path / "again").symlink_to("round")
     before = sorted(tmp_path.iterdir())
     for name, words in {
         "folder": "not a regular file; give the name of a file, or -",
         "pipe": "not a regular file; give the name of a file, or -",
         "missing/target": "cannot be written: No such file or directory",
         "source/target": "cannot be written: Not a directory",
+        "round": "cannot be written: Too many levels of symbolic links",
+        "n" * 300: "cannot be written: File name too long",
     }.items():
         with pytest.raises(FerryError) as told:
             _copy(source, tmp_path / name)
