@@ -15,6 +15,7 @@ from armferry.cli.judgement import (
     show,
 )
 from armferry.cli.options import add_json
+from armferry.cli.trace import add_trace
 from armferry.decide import Answer
 
 __all__ = ["add_parsers"]
@@ -25,6 +26,7 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     parser = commands.add_parser("check")
     parser.add_argument("source", metavar="SOURCE", help="a stream or a fingerprint")
     add_judgement(parser)
+    add_trace(parser)
     add_json(parser)
     parser.set_defaults(func=run)
 

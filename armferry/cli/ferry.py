@@ -22,7 +22,9 @@ from armferry.cli.judgement import (
     show,
 )
 from armferry.cli.options import add_json
+from armferry.cli.overwriting import refuse_overwriting
 from armferry.cli.progress import bytes_bar
+from armferry.cli.trace import add_trace
 from armferry.decide import Answer
 from armferry.errors import ArmferryError
 from armferry.ferry.copy import Mark, copy_with_tail, send_with_tail, written_beside
@@ -73,6 +75,7 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
         "--finish", action="store_true", help="complete an interrupted --in-place of IN"
     )
     add_judgement(parser, destination_required=False)
+    add_trace(parser)
     add_json(parser)
     parser.set_defaults(func=run, usage_error=parser.error)
 
@@ -90,6 +93,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.in_place and arguments.source == STANDARD_INPUT:
         arguments.usage_error("--in-place needs a file")
     check_ends(arguments)
+    if arguments.target not in (None, STANDARD_OUTPUT):
+        refuse_overwriting(
+            arguments.target, (arguments.to, arguments.source_fingerprint, *arguments.policy)
+        )
     if arguments.source == STANDARD_INPUT:
         return _through(arguments, standard_input(), Path(arguments.target))
     return _file(arguments)

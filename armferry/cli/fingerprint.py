@@ -81,8 +81,11 @@ def run_kvm(arguments: argparse.Namespace) -> int:
 
 def run_stream(arguments: argparse.Namespace) -> int:
     """Takes the fingerprint out of a stream."""
+    from armferry.cli.overwriting import refuse_overwriting
     from armferry.hosts.subject import open_subject
 
+    if arguments.output is not None:
+        refuse_overwriting(arguments.output, (arguments.file,))
     return _write(open_subject(arguments.file).fingerprint, arguments.output)
 
 

@@ -1,27 +1,22 @@
 """A verdict for the command line: made from two subjects and the options, shown to a person."""
 
 import argparse
-import contextlib
 import shlex
-import sys
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from armferry.cli import preflight, render, words
 from armferry.cli.options import add_policy, policy_of, policy_warnings, policy_words
 from armferry.cli.render import Cell, Table
+from armferry.cli.trace import tracing
 from armferry.decide import (
     Answer,
     Effect,
     Outcome,
     RegisterClass,
     Risk,
-    TraceEvent,
     Verdict,
     judge,
-    trace_line,
     verdict_document,
 )
 from armferry.errors import ArmferryError
@@ -66,11 +61,6 @@ def add_judgement(parser: argparse.ArgumentParser, *, destination_required: bool
         default="",
         help="the version of the destination's QEMU, where DEST does not know it: 10.0.13",
     )
-    parser.add_argument(
-        "--trace",
-        metavar="FILE",
-        help="write one JSON line for each register that is not simply matched; - for stderr",
-    )
     add_policy(parser)
 
 
@@ -108,7 +98,7 @@ def judge_move(arguments: argparse.Namespace, source: Subject) -> Judgement:
     destination = open_subject(arguments.to)
     move = source.move_to(destination, source_host(arguments), arguments.destination_qemu)
     policy = policy_of(arguments, source.machine or destination.machine, destination.accelerator)
-    with _tracing(arguments.trace) as trace:
+    with tracing(arguments) as trace:
         verdict = judge(move, policy, trace)
     if destination.text != OWN_KVM:
         return Judgement(source, destination, policy, verdict)
@@ -141,25 +131,6 @@ def source_host(arguments: argparse.Namespace) -> Fingerprint | None:
             "these are from a guest that had run"
         )
     return subject.fingerprint
-
-
-@contextlib.contextmanager
-def _tracing(target: str | None) -> Iterator[Callable[[TraceEvent], None] | None]:
-    if target is None:
-        yield None
-    elif target == "-":
-        yield lambda event: _trace_to(sys.stderr, event)
-    else:
-        try:
-            file = Path(target).open("w", encoding="utf-8")  # noqa: SIM115 - closed below
-        except OSError as error:
-            raise ArmferryError(f"{target}: cannot be written: {error.strerror}") from error
-        with file:
-            yield lambda event: _trace_to(file, event)
-
-
-def _trace_to(file: TextIO, event: TraceEvent) -> None:
-    file.write(trace_line(event) + "\n")
 
 
 def command(

@@ -15,6 +15,7 @@ from armferry.cli.judgement import (
     source_host,
 )
 from armferry.cli.options import add_json, policy_of
+from armferry.cli.overwriting import refuse_overwriting
 from armferry.decide import (
     Plan,
     make_plan,
@@ -48,6 +49,10 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the plan; the exit code is that of the verdict under it."""
+    if arguments.output is not None:
+        refuse_overwriting(
+            arguments.output, (arguments.source, arguments.to, arguments.source_fingerprint)
+        )
     source = open_source(arguments)
     destination = open_subject(arguments.to)
     host = source_host(arguments)

@@ -336,6 +336,44 @@ def test_policy_and_trace_that_cannot_be_opened(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_output_never_replaces_what_is_read(
+    state: bytes, destination: Path, tmp_path: Path
+) -> None:
+    guest, to, policy = tmp_path / "guest", tmp_path / "to", tmp_path / "policy.toml"
+    guest.write_bytes(state)
+    to.write_bytes(destination.read_bytes())
+    policy.touch()
+    (tmp_path / "link").symlink_to(guest)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for words, named in {
+        ("check", guest, "--to", to, "--trace", guest): guest,
+        ("check", guest, "--to", to, "--trace", tmp_path / "link"): tmp_path / "link",
+        ("check", guest, "--to", to, "--trace", to): to,
+        ("check", guest, "--to", to, "--policy", policy, "--trace", policy): policy,
+        ("ferry", guest, "out", "--to", to, "--trace", "out"): "out",
+        ("ferry", guest, "--in-place", "--to", to, "--trace", guest): guest,
+        ("ferry", guest, to, "--to", to): to,
+        ("plan", guest, "--to", to, "-o", guest): guest,
+        ("fingerprint", "stream", guest, "-o", guest): guest,
+    }.items():
+        advice = "this command uses that file for something else; name another one"
+        assert _inside(*words) == (3, "", f"armferry: {named}: {advice}\n")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_trace_that_cannot_be_written_stops_the_ferry(
+    state: bytes, destination: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "guest").write_bytes(state)
+    words = ("ferry", tmp_path / "guest", tmp_path / "out", "--to", destination)
+    assert _inside(*words, "--trace", "/dev/full") == (
+        4,
+        "",
+        "armferry: /dev/full: cannot be written: No space left on device\n",
+    )
+    assert list(tmp_path.iterdir()) == [tmp_path / "guest"]
+
+
 # -- cuts and flips of a whole state
 
 

@@ -1,5 +1,6 @@
 """What a person sees: colour and bars on a terminal, a last line, exit codes, interruptions."""
 
+import json
 import os
 import pty
 import shutil
@@ -69,6 +70,21 @@ def test_colour_on_a_terminal_only(here: Path, there: Path, armferry: Any) -> No
     assert ESCAPE not in shown
     piped = armferry("check", here, "--to", there)
     assert ESCAPE not in piped.out
+
+
+def test_trace_is_text_on_a_terminal_only(here: Path, there: Path, armferry: Any) -> None:
+    code, shown = _on_terminal("check", here, "--to", there, "--trace", "-", "--json")
+    assert code == 1
+    assert shown.splitlines()[1] == (
+        "vcpu 0 DBGDTRTX 0x40200000200e0298 tolerated, only incoming: source 0x0 destination - "
+        "sent - risk lossless: declared safe to be missing; the guest never ran, so nothing is lost"
+    )
+    piped = armferry("check", here, "--to", there, "--trace", "-")
+    assert [json.loads(line)["name"] for line in piped.err.splitlines()] == [
+        "DBGDTRTXINT",
+        "DBGDTRTX",
+        "DBGDTR_EL0",
+    ]
 
 
 def test_stream_is_not_written_to_a_terminal(here: Path, there: Path) -> None:
