@@ -1,6 +1,6 @@
 """What a person reads: headed facts, tables, a verdict's colours, the line that says what next.
 
-Colour and wrapping only on a terminal (and never with NO_COLOR); anything else gets plain
+Wrapping only on a terminal, and colour there unless NO_COLOR is set; anything else gets plain
 aligned text that greps well. On a host without rich the terminal gets the plain text too.
 """
 
@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["Cell", "Table", "facts", "heading", "line", "next_step", "table"]
 
 _COLUMN_GAP = "  "
+_NARROWEST_PROSE = 24
+_EDGES = 2
+"""Columns of a terminal that a table takes beside its cells and the gaps between them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,11 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows under headings; the last column may be wrapped on a terminal."""
+    """Rows under headings; the last column is prose, which a terminal may wrap.
+
+    No other is ever wrapped, so that an index can be copied: a terminal that is too narrow gets
+    each row as a paragraph.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
@@ -87,27 +94,65 @@ def _plain_table(content: Table) -> None:
 
 
 def _rich_table(content: Table) -> None:
+    """A table as wide as it needs, or as the terminal; paragraphs where that is too narrow."""
+    from rich.cells import cell_len
+
+    widths = [cell_len(column) for column in content.columns]
+    for row in content.rows:
+        widths = [max(width, cell_len(cell.text)) for width, cell in zip(widths, row, strict=True)]
+    *_, prose = widths
+    taken = sum(widths) - prose + _EDGES + len(_COLUMN_GAP) * (len(widths) - 1)
+    if _console().width - taken >= min(prose, _NARROWEST_PROSE):
+        _wide_table(content)
+    else:
+        _paragraphs(content)
+
+
+def _wide_table(content: Table) -> None:
     import rich.box
     import rich.table
     from rich.text import Text
 
-    drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for number, column in enumerate(content.columns):
-        drawn.add_column(column, overflow="fold", no_wrap=number == 0)
+    drawn = rich.table.Table(
+        box=rich.box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold"
+    )
+    for column in content.columns:
+        drawn.add_column(column, overflow="fold", no_wrap=column != content.columns[-1])
     for row in content.rows:
         drawn.add_row(*(Text(cell.text, style=_STYLES.get(cell.role, "")) for cell in row))
     _console().print(drawn)
 
 
+def _paragraphs(content: Table) -> None:
+    """Each row as a paragraph: what it is about, what else is known, the prose."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    console = _console()
+    for row in content.rows:
+        first, *middle, prose = (Text(c.text, style=_STYLES.get(c.role, "")) for c in row)
+        lines = [first]
+        for name, value in zip(content.columns[1:-1], middle, strict=True):
+            if not value.plain:
+                continue
+            known = Text.assemble((f"{name} ", "dim"), value)
+            longer = Text.assemble(lines[-1], _COLUMN_GAP, known)
+            if longer.cell_len <= console.width:
+                lines[-1] = longer
+            else:
+                lines.append(Text.assemble(_COLUMN_GAP, known))
+        for shown in lines:
+            console.print(shown, soft_wrap=True)
+        if prose.plain:
+            console.print(Padding(prose, (0, 0, 0, len(_COLUMN_GAP)), expand=False))
+
+
 def _rich() -> bool:
-    return (
-        sys.stdout.isatty()
-        and not os.environ.get("NO_COLOR")
-        and importlib.util.find_spec("rich") is not None
-    )
+    return sys.stdout.isatty() and importlib.util.find_spec("rich") is not None
 
 
 def _console() -> "Console":
     from rich.console import Console
 
-    return Console(highlight=False)
+    colours: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+    return Console(highlight=False, color_system=colours)

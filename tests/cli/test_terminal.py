@@ -1,12 +1,16 @@
 """What a person sees: colour and bars on a terminal, a last line, exit codes, interruptions."""
 
+import fcntl
 import json
 import os
 import pty
+import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,10 +37,12 @@ def there(fresh_state: Callable[..., Path]) -> Path:
     return fresh_state("trixie")
 
 
-def _on_terminal(*words: str | Path, **environment: str) -> tuple[int, str]:
+def _on_terminal(*words: str | Path, columns: int = 80, **environment: str) -> tuple[int, str]:
     """(exit code, all that appeared) of a command whose standard streams are a terminal."""
     ours, theirs = pty.openpty()
-    env = {k: v for k, v in os.environ.items() if k != "NO_COLOR"} | {"TERM": "xterm"}
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    unset = ("NO_COLOR", "COLUMNS", "LINES")
+    env = {k: v for k, v in os.environ.items() if k not in unset} | {"TERM": "xterm"}
     process = subprocess.Popen(
         [sys.executable, "-m", "armferry", *words],
         stdin=theirs,
@@ -70,6 +76,38 @@ def test_colour_on_a_terminal_only(here: Path, there: Path, armferry: Any) -> No
     assert ESCAPE not in shown
     piped = armferry("check", here, "--to", there)
     assert ESCAPE not in piped.out
+
+
+WORDS = {
+    "DBGDTRTX": "declared safe to be missing; the guest never ran, so nothing is lost",
+    "DBGDTRTXINT": "the source does not have it; sent at its reset value",
+    "DBGDTR_EL0": "the source does not have it; sent at its reset value",
+}
+INDEXES = ("0x40200000200e0298", "0x40200000200e0280", "0x6030000000139820")
+
+
+@pytest.mark.parametrize("columns", [20, 40, 80, 100, 120, 200])
+def test_table_fits_its_terminal(columns: int, here: Path, there: Path) -> None:
+    code, shown = _on_terminal("check", here, "--to", there, columns=columns, NO_COLOR="1")
+    assert code == 1
+    assert ESCAPE not in shown
+    part = shown.split("simply matched\r\n", 1)[1].split("\r\n\r\nAllowed by", 1)[0]
+    lines = part.splitlines()
+    # an index is never cut, so that it can be copied, and no word of the prose is lost
+    assert sorted(re.findall("0x[0-9a-f]{16}", part)) == sorted(INDEXES)
+    for register, why in WORDS.items():
+        row = part[part.index(f"{register} " if columns > 20 else f"{register}\r\n") :]
+        assert re.search(r"[\s\S]*?".join(map(re.escape, why.split())), row)
+    widest = len("  class tolerated, only incoming")
+    assert max(map(len, lines)) <= max(columns, widest)
+
+
+def test_every_section_has_a_line_of_its_own(here: Path) -> None:
+    code, shown = _on_terminal("inspect", here, columns=80, NO_COLOR="1")
+    assert code == 0
+    line = next(one for one in shown.splitlines() if " cpu/vfp " in one)
+    assert line.split() == ["cpu", "0", "22", "5638", "cpu/vfp", "cpu/irq-line-state"]
+    assert "\r\nTTBR0_EL1  index 0x603000000013c100  kind translation  value 0x" in shown
 
 
 def test_trace_is_text_on_a_terminal_only(here: Path, there: Path, armferry: Any) -> None:
@@ -199,7 +237,8 @@ def test_full_disk_and_closed_streams(here: Path, there: Path) -> None:
         3,
         "armferry: standard input is closed; give the name of a file instead of -\n",
     )
-    assert shell(f"a inspect {here} | head -c 1") == (141, "")
+    # more than a pipe holds, so that the reader has gone before all is written
+    assert shell(f"a inspect {here} --json | head -c 1") == (141, "")
     assert shell(f"a ferry {here} - --to {there} | head -c 1") == (
         4,
         "armferry: the output cannot be written: Broken pipe\n",
