@@ -56,7 +56,9 @@ def make_parser(command: str | None) -> argparse.ArgumentParser:
         description="Carries Arm virtual machines across hosts whose kernels or QEMUs expose "
         "different CPU register sets.",
         epilog="SOURCE and DEST are a stream file, a libvirt save image, a fingerprint, - for "
-        "standard input, kvm: for this host's own KVM, or atlas:KERNEL/CPU, an entry of the atlas.",
+        "standard input, kvm: for this host's own KVM, or atlas:KERNEL/CPU, an entry of the atlas. "
+        "Exit codes: 0 works, 1 works only with a stated policy, 2 will not work, 3 bad usage or "
+        "input, 4 broken environment.",
     )
     parser.add_argument("--version", action="version", version=f"armferry {__version__}")
     # prog is given because argparse would load shutil and all it needs to work it out
@@ -66,9 +68,19 @@ def make_parser(command: str | None) -> argparse.ArgumentParser:
     for name, text in _COMMANDS.items():
         if name == command:
             importlib.import_module(f"armferry.cli.{name}").add_parsers(commands)
+            _describe(commands.choices[name], text)
         else:
             commands.add_parser(name, help=text)
     return parser
+
+
+def _describe(parser: argparse.ArgumentParser, text: str) -> None:
+    """The help of a command, and of those below it, begins with what the list says of it."""
+    parser.description = parser.description or f"{text[0].upper()}{text[1:]}."
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for listed in action._choices_actions:
+                _describe(action.choices[listed.dest], listed.help or "")
 
 
 def main(words: Sequence[str] | None = None) -> int:
