@@ -5,8 +5,9 @@ import contextlib
 import json
 import os
 import shlex
+import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,9 @@ def _file(arguments: argparse.Namespace) -> int:
                 if tail is not None:
                     window.rewrite(tail)
             elif arguments.target == STANDARD_OUTPUT:
-                send_with_tail(window, _standard_output(), tail)
+                out = _standard_output()
+                with bytes_bar(f"ferrying {path.name}", saved.state.size) as bar:
+                    send_with_tail(window, out, tail, bar)
             else:
                 with bytes_bar(f"ferrying {path.name}", saved.state.size) as bar:
                     copy_with_tail(window, Path(arguments.target), tail, bar, mark=_mark(image))
@@ -155,14 +158,30 @@ def _through(arguments: argparse.Namespace, source: int, target: Path) -> int:
             raise _Refused
         return edits_of(judgement.verdict)
 
-    with contextlib.suppress(_Refused), naming(arguments.source):  # the report says so
+    with (
+        contextlib.suppress(_Refused),  # the report says so
+        naming(arguments.source),
+        _bar_of(arguments.source, source) as step,
+    ):
         if arguments.target == STANDARD_OUTPUT:
-            pump(source, _standard_output(), edits)
+            pump(source, _standard_output(), edits, step)
         else:
             like = None if arguments.source == STANDARD_INPUT else source
             with written_beside(target, like=like) as descriptor:
-                pump(source, descriptor, edits)
+                pump(source, descriptor, edits, step)
     return _report(arguments, judgements[0])
+
+
+@contextlib.contextmanager
+def _bar_of(name: str, source: int) -> Iterator[Callable[[], None] | None]:
+    """A bar that follows how far `source` has been read, where that is a file."""
+    about = os.fstat(source)
+    size = about.st_size if stat.S_ISREG(about.st_mode) else 0
+    with bytes_bar(f"ferrying {Path(name).name}", size) as bar:
+        if bar is None:
+            yield None
+        else:
+            yield lambda: bar(min(os.lseek(source, 0, os.SEEK_CUR), size), size)
 
 
 def _standard_output() -> int:

@@ -64,7 +64,12 @@ def copy_with_tail(
             os.pwrite(descriptor, mark.complete, 0)
 
 
-def send_with_tail(source: LockedFile, descriptor: int, tail: NewTail | None) -> None:
+def send_with_tail(
+    source: LockedFile,
+    descriptor: int,
+    tail: NewTail | None,
+    progress: Progress | None = None,
+) -> None:
     """Writes `source` to a pipe or any `descriptor`, from `tail.offset` on with the new end.
 
     Raises WriteFault or UnreadableFile.
@@ -73,6 +78,8 @@ def send_with_tail(source: LockedFile, descriptor: int, tail: NewTail | None) ->
     try:
         for position in range(0, size, _PIECE):
             write_all(descriptor, source.read(position, min(_PIECE, size - position)))
+            if progress is not None:
+                progress(min(position + _PIECE, size), size)
         if tail is not None:
             write_all(descriptor, tail.data)
     except OSError as error:

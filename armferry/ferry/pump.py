@@ -26,20 +26,20 @@ Edits = Callable[[Saved], Sequence[CpuEdit]]
 """What becomes of the vCPUs of a saved state, one for each; raises to refuse it."""
 
 
-def pump(source: int, target: int, edits: Edits) -> Saved:
+def pump(source: int, target: int, edits: Edits, step: Callable[[], None] | None = None) -> Saved:
     """Reads a stream or save image from `source`, writes it to `target` with its vCPUs edited.
 
-    Returns the saved state as it came. Raises StreamError, FerryError, CompressionFault,
-    MissingProgram, or what `edits` raises.
+    `step` is called after each piece. Returns the saved state as it came. Raises StreamError,
+    FerryError, CompressionFault, MissingProgram, or what `edits` raises.
     """
     image, first, origin = take_image(source)
     if image is None:
-        return _carry(source, target, edits, None, first, origin)
+        return _carry(source, target, edits, None, first, origin, step)
     mark = _place_of_mark(target)
     _write(target, image.header.encode(complete=mark is None) + image.body)
     kind = image.header.compression
     with decompressed(source, kind) as plain, compressed(target, kind) as packed:
-        saved = _carry(plain, packed, edits, image, b"", origin if kind.seekable else 0)
+        saved = _carry(plain, packed, edits, image, b"", origin if kind.seekable else 0, step)
     if mark is not None:
         # in this order on disk, or a power cut would leave an image that claims to be whole
         os.fsync(target)
@@ -56,7 +56,13 @@ def _place_of_mark(target: int) -> int | None:
 
 
 def _carry(
-    source: int, target: int, edits: Edits, image: SaveImage | None, first: bytes, origin: int
+    source: int,
+    target: int,
+    edits: Edits,
+    image: SaveImage | None,
+    first: bytes,
+    origin: int,
+    step: Callable[[], None] | None,
 ) -> Saved:
     parser = StreamParser(origin=origin)
     collector = SavedCollector()
@@ -69,6 +75,8 @@ def _carry(
         else:
             _write(target, data[: max(0, collector.begin - offset)])
         offset += len(data)
+        if step is not None:
+            step()
         data = _read(source)
     collector.take(parser.close())
     saved = Saved(collector.saved(offset), image)

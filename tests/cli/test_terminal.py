@@ -12,13 +12,16 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from armferry.cli.main import main
+from armferry.stream import StreamParser
+from armferry.stream.events import SectionBegins
+from armferry.stream.wire import BE32, BE64, RamFlag, SectionType
 
 pytestmark = pytest.mark.qemu
 
@@ -38,13 +41,19 @@ def there(fresh_state: Callable[..., Path]) -> Path:
 
 
 def _on_terminal(*words: str | Path, columns: int = 80, **environment: str) -> tuple[int, str]:
-    """(exit code, all that appeared) of a command whose standard streams are a terminal."""
+    """(exit code, all that appeared) of armferry when its standard streams are a terminal."""
+    return _ran([sys.executable, "-m", "armferry", *words], columns, environment)
+
+
+def _ran(
+    command: Sequence[str | Path], columns: int, environment: Mapping[str, str]
+) -> tuple[int, str]:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     unset = ("NO_COLOR", "COLUMNS", "LINES")
     env = {k: v for k, v in os.environ.items() if k not in unset} | {"TERM": "xterm"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "armferry", *words],
+        command,
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
@@ -131,18 +140,38 @@ def test_stream_is_not_written_to_a_terminal(here: Path, there: Path) -> None:
     assert shown == ("armferry: standard output is a terminal; redirect it, or name OUT\r\n")
 
 
+def _write_long(path: Path, state: bytes) -> None:
+    """`state` with 260 MiB of pages more."""
+    begun = [seen for seen in StreamParser().feed(state) if isinstance(seen, SectionBegins)]
+    last = begun[-1]
+    assert last.kind == SectionType.LAST
+    number = BE32.pack(last.id)
+    page = BE64.pack(RamFlag.PAGE | RamFlag.CONTINUE) + bytes(4096)
+    with path.open("wb") as file:
+        file.write(state[: last.offset] + bytes([SectionType.PART]) + number)
+        file.write(BE64.pack(RamFlag.ZERO) + b"\x0dmach-virt.ram\0")
+        for _ in range(65):
+            file.write(page * 1024)
+        file.write(BE64.pack(RamFlag.EOS) + bytes([SectionType.FOOTER]) + number)
+        file.write(state[last.offset :])
+
+
 def test_bar_for_long_files_on_a_terminal_only(
     here: Path, there: Path, tmp_path: Path, armferry: Any
 ) -> None:
     long = tmp_path / "long"
-    content = here.read_bytes()
-    with long.open("wb") as file:  # a hole of 300 MiB where guest memory is never read
-        file.write(content[:100_000])
-        file.seek(300 << 20, os.SEEK_CUR)
-        file.write(content[100_000:])
+    _write_long(long, here.read_bytes())
     code, shown = _on_terminal("ferry", long, tmp_path / "out", "--to", there)
     assert code == 0
     assert "ferrying long" in shown
+    through = f"{sys.executable} -m armferry ferry"
+    for line, name in {
+        f"{through} {long} - --to {there} | cat > {tmp_path}/out": "long",
+        f"{through} - {tmp_path}/out --to {there} < {long}": "-",
+    }.items():
+        code, shown = _ran(["/bin/bash", "-ec", line], 80, {})
+        assert code == 0
+        assert f"ferrying {name}" in shown, line
     code, shown = _on_terminal("ferry", here, tmp_path / "out", "--to", there)
     assert code == 0
     assert "ferrying" not in shown
