@@ -77,7 +77,10 @@ def send_with_tail(
     size = source.size if tail is None else tail.offset
     try:
         for position in range(0, size, _PIECE):
-            write_all(descriptor, source.read(position, min(_PIECE, size - position)))
+            piece = source.read(position, min(_PIECE, size - position))
+            if len(piece) < min(_PIECE, size - position):
+                raise OSError(errno.EIO, _SHORTER)
+            write_all(descriptor, piece)
             if progress is not None:
                 progress(min(position + _PIECE, size), size)
         if tail is not None:

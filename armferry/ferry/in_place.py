@@ -6,8 +6,10 @@ file stays locked from before it is read until the journal is gone.
 """
 
 import os
+import shlex
 from pathlib import Path
 
+from armferry.errors import EnvironmentFault
 from armferry.ferry.errors import FerryError
 from armferry.hosts.files import Access, FileWindow, LockedFile
 from armferry.hosts.journal import (
@@ -20,7 +22,13 @@ from armferry.hosts.journal import (
 )
 from armferry.stream import NewTail
 
-__all__ = ["FileInPlace", "finish", "undo"]
+__all__ = ["FileInPlace", "StoppedRewrite", "finish", "undo"]
+
+
+class StoppedRewrite(InterruptedRewrite, EnvironmentFault):
+    """A rewrite that the operating system stopped half way: its disk is full, say."""
+
+    exit_code = EnvironmentFault.exit_code
 
 
 class FileInPlace(FileWindow):
@@ -80,9 +88,9 @@ def _put(file: LockedFile, journal: Journal, data: bytes) -> None:
         os.ftruncate(file.fileno(), at)
         os.fsync(file.fileno())
     except OSError as error:
-        raise InterruptedRewrite(
+        raise StoppedRewrite(
             f"{file.path}: the rewrite in place stopped: {error.strerror}; the journal "
-            f"{journal_path(file.path)} is kept: armferry ferry {file.path} --undo puts the file "
-            "back as it was"
+            f"{journal_path(file.path)} is kept: armferry ferry "
+            f"{shlex.quote(str(file.path))} --undo puts the file back as it was"
         ) from error
     remove_journal(file.path)

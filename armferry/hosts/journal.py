@@ -14,6 +14,7 @@ import errno
 import hashlib
 import json
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,7 +79,8 @@ def interrupted(path: Path) -> InterruptedRewrite:
     """The error for a file whose journal is whole."""
     return InterruptedRewrite(
         f"{path}: an earlier rewrite in place was interrupted; "
-        f"armferry ferry {path} --undo puts the file back as it was, --finish completes it"
+        f"armferry ferry {shlex.quote(str(path))} --undo puts the file back as it was, "
+        "--finish completes it"
     )
 
 

@@ -201,9 +201,14 @@ def test_source_that_shrinks_is_noticed(source: Path, tmp_path: Path) -> None:
         os.truncate(source, MIB // 2)
         with pytest.raises(WriteFault) as told:
             copy_with_tail(window, tmp_path / "target", None)
-    assert str(told.value) == (
-        f"{tmp_path}/target: cannot be written: the source became shorter while it was read"
-    )
+        reason = "the source became shorter while it was read"
+        assert str(told.value) == f"{tmp_path}/target: cannot be written: {reason}"
+        with (tmp_path / "out").open("wb") as out, pytest.raises(WriteFault) as told:
+            send_with_tail(window, out.fileno(), NewTail(39 * MIB, b"end"))
+        assert str(told.value) == f"the output cannot be written: {reason}"
+        # nobody takes half of it for the whole
+        assert (tmp_path / "out").stat().st_size == 0
+        (tmp_path / "out").unlink()
     assert sorted(tmp_path.iterdir()) == [source]
 
 

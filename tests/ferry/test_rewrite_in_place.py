@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from armferry.ferry.errors import FerryError
-from armferry.ferry.in_place import FileInPlace, finish, undo
+from armferry.ferry.in_place import FileInPlace, StoppedRewrite, finish, undo
 from armferry.hosts.files import FileWindow, UnreadableFile
 from armferry.hosts.journal import (
     InterruptedRewrite,
@@ -150,8 +150,8 @@ def test_refusals_of_the_operating_system(ends: tuple[bytes, bytes], tmp_path: P
             Steps(patch, step, failure)
             try:
                 _rewrite(path, new)
-            except (UnreadableFile, JournalFault, InterruptedRewrite) as told:
-                messages.add(str(told).replace(str(tmp_path), "FOLDER"))
+            except (UnreadableFile, JournalFault, StoppedRewrite) as told:
+                messages.add((told.exit_code, str(told).replace(str(tmp_path), "FOLDER")))
             else:
                 pytest.fail(f"step {step} went wrong and nobody said so")
         if read_journal(path) is not None:
@@ -160,14 +160,13 @@ def test_refusals_of_the_operating_system(ends: tuple[bytes, bytes], tmp_path: P
         assert sorted(tmp_path.iterdir()) == [path]
     full = "No space left on device"
     journal = "FOLDER/state.armferry-journal"
+    undoing = "armferry ferry FOLDER/state --undo puts the file back as it was"
+    kept = f"the journal {journal} is kept: {undoing}"
     assert messages == {
-        f"FOLDER/state: cannot be changed: {full}",
-        f"{journal}: the journal cannot be written: {full}; FOLDER/state is unchanged",
-        (
-            f"FOLDER/state: the rewrite in place stopped: {full}; the journal {journal} is kept: "
-            "armferry ferry FOLDER/state --undo puts the file back as it was"
-        ),
-        f"{journal}: the journal cannot be removed: {full}; remove it, FOLDER/state is whole",
+        (3, f"FOLDER/state: cannot be changed: {full}"),
+        (4, f"{journal}: the journal cannot be written: {full}; FOLDER/state is unchanged"),
+        (4, f"FOLDER/state: the rewrite in place stopped: {full}; {kept}"),
+        (4, f"{journal}: the journal cannot be removed: {full}; remove it, FOLDER/state is whole"),
     }
 
 
@@ -262,6 +261,15 @@ def test_interrupted_file_is_refused_by_name_through_any_link(tmp_path: Path) ->
             )
     assert undo(link)
     assert path.read_bytes() == HEAD + SHORT
+
+
+def test_command_to_type_next_is_one_that_can_be_typed(tmp_path: Path) -> None:
+    path = tmp_path / "a state"
+    path.write_bytes(HEAD + SHORT)
+    write_journal(path, Journal(len(HEAD), SHORT, LONG))
+    with pytest.raises(InterruptedRewrite) as told:
+        FileWindow(path)
+    assert f"; armferry ferry '{path}' --undo puts" in str(told.value)
 
 
 @pytest.mark.parametrize("way", [undo, finish])
