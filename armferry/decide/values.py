@@ -21,6 +21,7 @@ from armferry.policy import (
 )
 from armferry.registers import (
     Accelerator,
+    FieldDifference,
     Kind,
     Safer,
     counts_vcpus,
@@ -126,15 +127,22 @@ def differences(index: int, source: int, destination: int) -> str:
 
 def fields_fit(index: int, source: int, own: int) -> bool:
     """Whether a guest that knows `source` finds each field at least as good in `own`."""
-    for difference in differing_fields(index, source, own):
-        left, right = difference.left, difference.right
-        if difference.field.safer is Safer.EQUAL:
+    return all(_fits(difference) for difference in differing_fields(index, source, own))
+
+
+def _fits(difference: FieldDifference) -> bool:
+    left, right = difference.left, difference.right
+    match difference.field.safer:
+        case Safer.LOWER:
+            return left <= right
+        case Safer.HIGHER:
+            return left >= right
+        case Safer.HIGHER_OR_ZERO:
+            return left == 0 or left >= right > 0
+        case Safer.SUPERSET:
+            return not left & ~right
+        case Safer.EQUAL:
             return False
-        if difference.field.safer is Safer.HIGHER:
-            left, right = right, left
-        if left > right:
-            return False
-    return True
 
 
 def _shown(index: int, value: int) -> str:

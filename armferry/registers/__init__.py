@@ -15,7 +15,7 @@ from .catalogue import (
     kind,
     name,
 )
-from .fields import Field, FieldDifference, Safer
+from .fields import Field, FieldDifference, Safer, Sign
 from .index import (
     Arm64System,
     Core,
@@ -61,6 +61,7 @@ __all__ = [
     "Register",
     "RegisterTextError",
     "Safer",
+    "Sign",
     "Sve",
     "Unknown",
     "UnknownRegister",

@@ -5,19 +5,22 @@ DDI 0487) and which way an identification field may differ. Refuses to know whic
 value came from.
 
 Most 4-bit identification fields count upwards from 0; some are signed, with 0xf for "not there"
-(floating point) or "there, but not by the book" (the PMU): comparing them needs the sign. A few
-are safer when greater, or only when equal: `Safer` tells.
+(floating point): comparing them needs the sign. In two, PMUVer and PerfMon, 0xf alone stands apart
+("a PMU, but not by the book") and 8 upwards are newer versions. A few are safer when greater, or
+only when equal: `Safer` tells. What names a CPU or draws its caches is no feature at all: there any
+difference is one.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 
 from .data_files import load
 
-__all__ = ["Field", "FieldDifference", "Safer", "fields_of"]
+__all__ = ["Field", "FieldDifference", "Safer", "Sign", "fields_of", "unnamed_bits"]
 
 
 class Safer(Enum):
@@ -25,6 +28,10 @@ class Safer(Enum):
 
     LOWER = "lower"
     HIGHER = "higher"
+    HIGHER_OR_ZERO = "higher or zero"
+    """As HIGHER, but 0 says that nobody knows, so it stands for the greatest."""
+    SUPERSET = "superset"
+    """Bits that nobody named: what was set must stay set."""
     EQUAL = "equal"
 
 
@@ -32,31 +39,43 @@ _SAFER: dict[tuple[str, str], Safer] = {
     ("ID_AA64ISAR1_EL1", "APA"): Safer.EQUAL,
     ("ID_AA64ISAR1_EL1", "API"): Safer.EQUAL,
     ("ID_AA64ISAR2_EL1", "APA3"): Safer.EQUAL,
-    ("ID_AA64ISAR2_EL1", "BC"): Safer.HIGHER,
     ("ID_AA64MMFR0_EL1", "TGran4_2"): Safer.EQUAL,
     ("ID_AA64MMFR0_EL1", "TGran16_2"): Safer.EQUAL,
     ("ID_AA64MMFR0_EL1", "TGran64_2"): Safer.EQUAL,
     ("ID_AA64MMFR1_EL1", "SpecSEI"): Safer.HIGHER,
     ("ID_MMFR4", "SpecSEI"): Safer.HIGHER,
-    ("CTR_EL0", "CWG"): Safer.HIGHER,
-    ("CTR_EL0", "ERG"): Safer.HIGHER,
+    ("CTR_EL0", "CWG"): Safer.HIGHER_OR_ZERO,
+    ("CTR_EL0", "ERG"): Safer.HIGHER_OR_ZERO,
     ("CTR_EL0", "L1Ip"): Safer.EQUAL,
-    ("CTR", "CWG"): Safer.HIGHER,
-    ("CTR", "ERG"): Safer.HIGHER,
+    ("CTR", "CWG"): Safer.HIGHER_OR_ZERO,
+    ("CTR", "ERG"): Safer.HIGHER_OR_ZERO,
     ("CTR", "L1Ip"): Safer.EQUAL,
     ("DCZID_EL0", "DZP"): Safer.EQUAL,
     ("DCZID_EL0", "BS"): Safer.EQUAL,
 }
+_IDENTITY = re.compile(
+    r"(MIDR|REVIDR|AIDR|SMIDR|MPIDR|TCMTR|TLBTR|CLIDR|CCSIDR2?|ID_AFR0)(_EL1)?|CCSIDR_L.*"
+)
+"""Registers whose fields are no features that a CPU has more or less of."""
+
+
+class Sign(Enum):
+    """How the bits of a field are a number. The value is the mark in the table."""
+
+    UNSIGNED = ""
+    SIGNED = "s"
+    ALL_ONES = "x"
+    """Unsigned, but all ones is less than any other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """Bits `low` to `low + width - 1` of a register; `signed` when their top bit is a sign."""
+    """Bits `low` to `low + width - 1` of a register, read as a number by `sign`."""
 
     name: str
     low: int
     width: int
-    signed: bool = False
+    sign: Sign = Sign.UNSIGNED
     safer: Safer = Safer.LOWER
 
     @property
@@ -69,10 +88,12 @@ class Field:
         return (value & self.mask) >> self.low
 
     def of(self, value: int) -> int:
-        """The field of a register value as a number: negative where the field is signed."""
+        """The field of a register value as a number: negative where its sign says so."""
         bits = self.raw(value)
-        if self.signed and bits >> (self.width - 1):
+        if self.sign is Sign.SIGNED and bits >> (self.width - 1):
             return bits - (1 << self.width)
+        if self.sign is Sign.ALL_ONES and bits == (1 << self.width) - 1:
+            return -1
         return bits
 
 
@@ -106,4 +127,13 @@ def fields_of(name: str) -> tuple[Field, ...]:
 def _field(register: str, text: str) -> Field:
     name, low, width, *sign = text.split(":")
     safer = _SAFER.get((register, name), Safer.LOWER)
-    return Field(name, int(low), int(width), bool(sign), safer)
+    if _IDENTITY.fullmatch(register):
+        safer = Safer.EQUAL
+    return Field(name, int(low), int(width), Sign("".join(sign)), safer)
+
+
+def unnamed_bits(register: str, low: int, width: int) -> Field:
+    """Bits of a register, by its catalogue name, that no field of it has."""
+    name = f"bit {low}" if width == 1 else f"bits {low + width - 1}:{low}"
+    identity = _IDENTITY.fullmatch(register.removesuffix("_S"))
+    return Field(name, low, width, safer=Safer.EQUAL if identity else Safer.SUPERSET)

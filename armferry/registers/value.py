@@ -10,7 +10,7 @@ from __future__ import annotations
 from armferry.errors import ArmferryError
 
 from .catalogue import describe
-from .fields import Field, FieldDifference
+from .fields import Field, FieldDifference, unnamed_bits
 from .index import Firmware, FirmwareBitmap, decode
 
 __all__ = [
@@ -63,8 +63,7 @@ def differing_fields(index: int, left: int, right: int) -> tuple[FieldDifference
     while rest:
         low = (rest & -rest).bit_length() - 1
         width = (~(rest >> low) & ((rest >> low) + 1)).bit_length() - 1
-        name = f"bit {low}" if width == 1 else f"bits {low + width - 1}:{low}"
-        field = Field(name, low, width)
+        field = unnamed_bits(describe(index).name, low, width)
         found.append(FieldDifference(field, field.raw(left), field.raw(right)))
         rest &= ~field.mask
     return tuple(found)

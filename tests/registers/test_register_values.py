@@ -10,6 +10,7 @@ from armferry.registers import (
     Field,
     PsciVersionError,
     Safer,
+    Sign,
     bitmap_services,
     decode_fields,
     describe,
@@ -58,11 +59,10 @@ def test_the_aarch64_view_of_an_aarch32_register_has_its_fields() -> None:
         ("ID_AA64PFR0_EL1", "AdvSIMD"),
         ("ID_AA64MMFR0_EL1", "TGran4"),
         ("ID_AA64MMFR0_EL1", "TGran64"),
-        ("ID_AA64DFR0_EL1", "PMUVer"),
+        ("ID_AA64PFR1_EL1", "MTE_frac"),
         ("ID_AA64DFR0_EL1", "DoubleLock"),
         ("ID_AA64DFR0_EL1", "MTPMU"),
         ("ID_AA64MMFR4_EL1", "E2H0"),
-        ("ID_DFR0_EL1", "PerfMon"),
         ("ID_DFR1", "MTPMU"),
         ("ID_MMFR0_EL1", "InnerShr"),
         ("ID_MMFR0_EL1", "OuterShr"),
@@ -70,8 +70,9 @@ def test_the_aarch64_view_of_an_aarch32_register_has_its_fields() -> None:
 )
 def test_signed_fields(register: str, name: str) -> None:
     signed = field(register, name)
-    assert signed.signed
+    assert signed.sign is Sign.SIGNED
     assert signed.of(0xF << signed.low) == -1
+    assert signed.of(0x8 << signed.low) == -8
     assert signed.raw(0xF << signed.low) == 0xF
     assert signed.of(0x7 << signed.low) == 7
 
@@ -82,8 +83,19 @@ def test_signed_fields(register: str, name: str) -> None:
 )
 def test_unsigned_fields(register: str, name: str) -> None:
     unsigned = field(register, name)
-    assert not unsigned.signed
+    assert unsigned.sign is Sign.UNSIGNED
     assert unsigned.of(0xF << unsigned.low) == 15
+
+
+@pytest.mark.parametrize(
+    ("register", "name"), [("ID_AA64DFR0_EL1", "PMUVer"), ("ID_DFR0_EL1", "PerfMon")]
+)
+def test_version_of_the_pmu_has_one_value_that_is_none(register: str, name: str) -> None:
+    version = field(register, name)
+    assert version.sign is Sign.ALL_ONES
+    assert [version.of(raw << version.low) for raw in (0, 7, 8, 9, 0xE, 0xF)] == [
+        0, 7, 8, 9, 14, -1,
+    ]  # fmt: skip
 
 
 def test_which_way_a_field_may_differ() -> None:
@@ -92,6 +104,9 @@ def test_which_way_a_field_may_differ() -> None:
     assert field("ID_MMFR4_EL1", "SpecSEI").safer is Safer.HIGHER
     assert field("ID_AA64ISAR1_EL1", "APA").safer is Safer.EQUAL
     assert field("CTR_EL0", "L1Ip").safer is Safer.EQUAL
+    assert field("CTR_EL0", "CWG").safer is Safer.HIGHER_OR_ZERO
+    assert field("ID_AA64ISAR2_EL1", "BC").safer is Safer.LOWER
+    assert {one.safer for one in describe(parse_register("MIDR_EL1")).fields} == {Safer.EQUAL}
 
 
 def test_differing_fields_are_named() -> None:
