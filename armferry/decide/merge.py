@@ -15,7 +15,8 @@ from armferry.decide.model import (
     Risk,
     SourceFacts,
 )
-from armferry.decide.reset import reset_evidence
+from armferry.decide.reset import read_only, reset_evidence
+from armferry.decide.stock_rules import tcg_keeps
 from armferry.decide.values import ValueRule, differences, refusal, tolerated_values
 from armferry.policy import (
     NotOnBothEnds,
@@ -26,7 +27,7 @@ from armferry.policy import (
     Rekey,
     Source,
 )
-from armferry.registers import Accelerator, Kind, accelerator_of, describe, name
+from armferry.registers import Accelerator, accelerator_of, describe, name
 
 __all__ = ["UNNAMED", "UNRULED", "decide"]
 
@@ -107,14 +108,16 @@ class _Merge:
         if allowed is not None:
             return allowed
         evidence = self._evidence(index)
-        state = evidence or f"the guest's value is {value:#x}"
+        state = evidence or (
+            self._then_reads(index) if read_only(index) else f"the guest's value is {value:#x}"
+        )
         return self._outcome(
             index,
             RegisterClass.ONLY_INCOMING,
             value,
             None,
             None,
-            Risk.LOSSLESS if evidence else Risk.LOSSY,
+            Risk.LOSSLESS if evidence else self._value_risk(index),
             f"the destination does not know it{UNRULED}; {state}",
         )
 
@@ -168,8 +171,23 @@ class _Merge:
                 if isinstance(placed.tolerance, NotOnBothEnds):
                     group = RegisterClass.TOLERATED_ONLY_DESTINATION
                     origins = placed.origins
+        value = self._own_value(index)
+        if not value or self._destination.at_reset or tcg_keeps(index):
+            return self._outcome(
+                index, group, None, own, value, Risk.LOSSLESS, self._keeps(), origins
+            )
+        risk = Risk.GUEST_VISIBLE
+        allowed = self._allowed(index, risk, origins, named=False)
+        words = f"the source does not have it; {value:#x} is what another guest left there"
         return self._outcome(
-            index, group, None, own, self._own_value(index), Risk.LOSSLESS, self._keeps(), origins
+            index,
+            group if allowed else RegisterClass.VALUE_REFUSED,
+            None,
+            own,
+            value if allowed else None,
+            risk,
+            words + ("" if allowed else self._asks(index, risk)),
+            origins,
         )
 
     def _on_both(self, index: int) -> Outcome:
@@ -276,8 +294,13 @@ class _Merge:
         evidence = "its value is a reset value by the rule" if known else self._evidence(index)
         if evidence is None and own == value:
             evidence = "the destination holds the same value"
-        risk = Risk.LOSSLESS if evidence else Risk.LOSSY
-        cost = f"{evidence}, so nothing is lost" if evidence else f"its value {value:#x} is lost"
+        risk = Risk.LOSSLESS if evidence else self._value_risk(index)
+        if evidence:
+            cost = f"{evidence}, so nothing is lost"
+        elif read_only(index):
+            cost = self._then_reads(index)
+        else:
+            cost = f"its value {value:#x} is lost"
         allowed = self._allowed(index, risk, origins, named=True)
         if not allowed:
             group = RegisterClass.ONLY_INCOMING if own is None else RegisterClass.VALUE_REFUSED
@@ -302,17 +325,17 @@ class _Merge:
             self._source_accelerator,
         )
 
+    def _then_reads(self, index: int) -> str:
+        """What changes for a guest that can only read the register."""
+        own = self._destination.registers.get(index)
+        then = "and then what nobody listed" if own is None else f"and then {own:#x}"
+        return f"the guest reads {self._incoming[index]:#x} there now {then}"
+
     def _value_risk(self, index: int) -> Risk:
         """The risk of giving the guest another value than the one it has."""
         if self._facts.fresh:
             return Risk.LOSSLESS
-        register = describe(index)
-        seen = register.constant or register.kind in (
-            Kind.FIRMWARE_VERSION,
-            Kind.FIRMWARE_BITMAP,
-            Kind.AFFINITY,
-        )
-        return Risk.GUEST_VISIBLE if seen else Risk.LOSSY
+        return Risk.GUEST_VISIBLE if read_only(index) else Risk.LOSSY
 
     def _allowed(self, index: int, risk: Risk, origins: tuple[Origin, ...], named: bool) -> bool:
         if risk <= Risk.LOSSLESS:
@@ -340,9 +363,10 @@ class _Merge:
         return self._destination.registers[index]
 
     def _keeps(self) -> str:
-        how = "sent at" if self._destination.accelerator is Accelerator.TCG else "keeps"
+        if self._destination.accelerator is Accelerator.KVM:
+            return "the source does not have it; keeps its reset value"
         what = "its reset value" if self._destination.at_reset else "the value it was recorded with"
-        return f"the source does not have it; {how} {what}"
+        return f"the source does not have it; sent at {what}"
 
     def _rekeys(self) -> dict[int, tuple[int, tuple[Origin, ...]]]:
         """Each re-keying that applies to these lists."""

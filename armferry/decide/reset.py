@@ -8,11 +8,18 @@ recorded lists show it.
 from collections.abc import Mapping
 
 from armferry.decide.model import SourceFacts
-from armferry.registers import Accelerator
+from armferry.registers import Accelerator, Kind, describe
 
-__all__ = ["KVM_UNKNOWN", "reset_evidence"]
+__all__ = ["KVM_UNKNOWN", "read_only", "reset_evidence"]
 
 KVM_UNKNOWN = 0x1DE7EC7EDBADC0DE
+_OF_THE_HOST = (Kind.FIRMWARE_VERSION, Kind.FIRMWARE_BITMAP, Kind.AFFINITY)
+
+
+def read_only(index: int) -> bool:
+    """Whether the guest can but read it: the host, the CPU model or the user fixes the value."""
+    register = describe(index)
+    return register.constant or register.kind in _OF_THE_HOST
 
 
 def reset_evidence(
@@ -24,11 +31,13 @@ def reset_evidence(
 ) -> str | None:
     """Why `value` is what the register had after reset, None when nothing says so.
 
-    `known` maps an index to reset values that compat levels or the user state.
+    `known` maps an index to reset values that compat levels or the user state. A register that
+    the guest can but read always has its reset value, so that the source's says nothing: the guest
+    may have acted upon it. One that is zero reads the same where it is missing.
     """
     if facts.fresh:
         return "the guest never ran"
-    if facts.reset is not None and index in facts.reset:
+    if facts.reset is not None and index in facts.reset and not read_only(index):
         if facts.reset[index] == value:
             return f"{value:#x} is the source's reset value"
         return None

@@ -4,7 +4,7 @@ import pytest
 
 from armferry.decide import Destination, Risk, SourceFacts, decide
 from armferry.decide import RegisterClass as Class
-from armferry.policy import EMPTY, Policy, from_options
+from armferry.policy import EMPTY, Policy, aggregate, from_options
 from armferry.registers import Accelerator
 
 KVM, TCG = Accelerator.KVM, Accelerator.TCG
@@ -174,6 +174,57 @@ CASES: dict[str, Case] = {
                     "the destination does not know it and no rule allows dropping it; 0x7 is the "
                     "source's reset value"
                 ),
+            )
+        ],
+    ),
+    "only incoming, read by the guest": (
+        {PMMIR: 6},
+        {},
+        KVM,
+        tolerate("PMMIR_EL1: only-source-if-reset"),
+        SourceFacts(reset={PMMIR: 6}),
+        [
+            (
+                Class.ONLY_INCOMING,
+                None,
+                Risk.GUEST_VISIBLE,
+                (
+                    "the destination does not know it and no rule allows dropping it; the guest "
+                    "reads 0x6 there now and then what nobody listed"
+                ),
+            )
+        ],
+    ),
+    "safe, read by the guest": (
+        {PMMIR: 6},
+        {},
+        KVM,
+        from_options(safe_missing=["PMMIR_EL1"]),
+        SourceFacts(reset={PMMIR: 6}),
+        [
+            (
+                Class.TOLERATED_ONLY_INCOMING,
+                None,
+                Risk.GUEST_VISIBLE,
+                (
+                    "declared safe to be missing; the guest reads 0x6 there now and then what "
+                    "nobody listed"
+                ),
+            )
+        ],
+    ),
+    "hidden, read by the guest": (
+        {BMAP: 3},
+        {BMAP: 1},
+        KVM,
+        from_options(hidden=["VENDOR_HYP_BMAP_2"]),
+        SourceFacts(reset={BMAP: 3}),
+        [
+            (
+                Class.HIDDEN,
+                None,
+                Risk.GUEST_VISIBLE,
+                "hidden from the VM; the guest reads 0x3 there now and then 0x1",
             )
         ],
     ),
@@ -590,6 +641,46 @@ def test_the_mark_of_kvm_is_a_reset_value_only_where_kvm_wrote_it() -> None:
     for also, risk in ((PSCI, Risk.LOSSLESS), (OLD, Risk.LOSSY)):
         decision = decide({also: 0, TCR2: mark}, Destination({also: 0}, KVM), missing)
         assert decision.outcomes[-1 if also == OLD else 0].risk is risk
+
+
+@pytest.mark.parametrize("fact", [SourceFacts(), SourceFacts(reset={PMMIR: 6})])
+def test_no_shipped_level_changes_what_the_guest_reads(fact: SourceFacts) -> None:
+    """A level lets PMMIR_EL1 stay behind while it is 0, not whenever the host never changes it."""
+    known = aggregate("virt-10.1", KVM)
+    [zero] = decide({PSCI: 1, PMMIR: 0}, Destination({PSCI: 1}, KVM), known, fact).anomalies
+    assert (zero.register_class, zero.risk) == (Class.TOLERATED_ONLY_INCOMING, Risk.LOSSLESS)
+    [wide] = decide({PSCI: 1, PMMIR: 6}, Destination({PSCI: 1}, KVM), known, fact).anomalies
+    assert (wide.register_class, wide.risk) == (Class.ONLY_INCOMING, Risk.GUEST_VISIBLE)
+
+
+def test_another_guests_value_is_not_passed_on_unasked() -> None:
+    used = Destination({TTBR: 0x40, TCR2: 0, MIDR: 5}, TCG, at_reset=False)
+    refused, zero, constant = (decide({}, used, EMPTY).outcomes[at] for at in (1, 2, 0))
+    assert (refused.register_class, refused.outgoing, refused.risk, refused.why) == (
+        Class.VALUE_REFUSED,
+        None,
+        Risk.GUEST_VISIBLE,
+        (
+            "the source does not have it; 0x40 is what another guest left there; not done unless "
+            "you name it (--accept-risk TTBR0_EL1 or guest-visible)"
+        ),
+    )
+    for outcome, value in ((zero, 0), (constant, 5)):
+        assert (outcome.outgoing, outcome.risk, outcome.why) == (
+            value,
+            Risk.LOSSLESS,
+            "the source does not have it; sent at the value it was recorded with",
+        )
+    for accepted in ("TTBR0_EL1", "guest-visible"):
+        taken = decide({}, used, from_options(accept_risk=[accepted])).outcomes[1]
+        assert (taken.register_class, taken.outgoing, taken.risk, taken.why) == (
+            Class.ONLY_DESTINATION,
+            0x40,
+            Risk.GUEST_VISIBLE,
+            "the source does not have it; 0x40 is what another guest left there",
+        )
+    kept = decide({PSCI: 0}, Destination({PSCI: 0, TTBR: 0x40}, KVM, at_reset=False), EMPTY)
+    assert kept.outcomes[0].why == "the source does not have it; keeps its reset value"
 
 
 def test_a_hidden_register_does_not_travel_under_another_name() -> None:
