@@ -106,14 +106,17 @@ class Subject:
     def layouts_to(self, destination: "Subject", qemu: str) -> Layouts:
         """What is known of the sections of a move from here to `destination`.
 
-        `qemu` is the version of the destination's QEMU, empty to believe its fingerprint.
+        `qemu` is the version of the destination's QEMU, empty to believe its fingerprint. Raises
+        BadStream where the CPU's subsections cannot be told apart.
         """
         there = destination.fingerprint
         cpus = () if self.saved is None else self.saved.cpus
+        with naming(self.text):
+            contents = tuple({p.name: p.payload for p in cpu.subsections} for cpu in cpus)
         return Layouts(
             source=self.fingerprint.devices,
             destination=there.devices,
-            contents=tuple({part.name: part.payload for part in cpu.subsections} for cpu in cpus),
+            contents=contents,
             fresh=self.fingerprint.at_reset,
             at_reset=there.at_reset,
             features=there.features,
