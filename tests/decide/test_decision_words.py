@@ -16,6 +16,7 @@ TTBR = 0x603000000013C100
 TCR2 = 0x603000000013C103
 PMMIR = 0x603000000013C4F6
 PSCI = 0x6030000000140000
+WORKAROUND = 0x6030000000140002
 BMAP = 0x6030000000160003
 OLD = 0x40200000200E0298
 NEW = 0x40200000200E0280
@@ -519,6 +520,37 @@ CASES: dict[str, Case] = {
                 None,
                 Risk.GUEST_VISIBLE,
                 "the destination offers PSCI 1.1 at most: PSCI 1.3 -> PSCI 1.1",
+            )
+        ],
+    ),
+    "workaround that KVM takes for none": (
+        {WORKAROUND: 1},
+        {WORKAROUND: 0},
+        KVM,
+        EMPTY,
+        UNKNOWN,
+        [(Class.MATCHED, 1, Risk.NONE, "")],
+    ),
+    "workaround that is on": (
+        {WORKAROUND: 0x12},
+        {WORKAROUND: 3},
+        KVM,
+        EMPTY,
+        UNKNOWN,
+        [(Class.MATCHED, 0x12, Risk.NONE, "")],
+    ),
+    "workaround that is missing": (
+        {WORKAROUND: 2},
+        {WORKAROUND: 1},
+        KVM,
+        EMPTY,
+        UNKNOWN,
+        [
+            (
+                Class.VALUE_REFUSED,
+                None,
+                Risk.GUEST_VISIBLE,
+                "the destination offers unknown at most: available -> unknown",
             )
         ],
     ),
