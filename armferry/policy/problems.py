@@ -12,18 +12,33 @@ from dataclasses import dataclass
 from armferry.policy.rules import (
     CapAtDestination,
     DifferInMask,
+    FieldsAtMostDestination,
     NotOnBothEnds,
     OnlySourceIf,
+    OnlySourceIfReset,
     Origin,
     Policy,
     Rekey,
+    Selector,
+    Source,
     TakeDestination,
     TolerancePlaced,
 )
 from armferry.policy.tolerance import format_register, format_selector, format_tolerance
-from armferry.registers import Unknown, decode
+from armferry.registers import Kind, Unknown, decode, describe, kind
 
 __all__ = ["Problem", "problems"]
+
+_FIRMWARE = (Kind.FIRMWARE_VERSION, Kind.FIRMWARE_BITMAP)
+_THE_GUESTS = (
+    Kind.CORE,
+    Kind.CONTEXT,
+    Kind.TIMER,
+    Kind.RUNNING_COUNTER,
+    Kind.POINTER_AUTH_KEY,
+)
+"""Kinds of which neither KVM nor TCG fixes any register; of others TCG fixes a few."""
+_SAYS_A_VALUE = (CapAtDestination, DifferInMask, TakeDestination)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +65,11 @@ def problems(policy: Policy) -> tuple[Problem, ...]:
 
 
 def _undecodable(policy: Policy) -> Iterator[Problem]:
-    for index, origins in (*policy.hidden.items(), *policy.safe_missing.items()):
+    listed = [*policy.hidden.items(), *policy.safe_missing.items()]
+    for placed in policy.tolerances:
+        ends = (placed.tolerance.select, getattr(placed.tolerance, "new", None))
+        listed += [(index, placed.origins) for index in ends if isinstance(index, int)]
+    for index, origins in listed:
         if isinstance(decode(index), Unknown):
             yield Problem(
                 f"{index:#018x} is no register index that KVM or QEMU could list, so it can never "
@@ -75,14 +94,40 @@ def _impossible(policy: Policy) -> Iterator[Problem]:
                     f"{mask:#x} ({expected & ~mask:#x})",
                     placed.origins,
                 )
+            case OnlySourceIf(select=int(index), expected=expected) if expected >> _bits(index):
+                yield Problem(f"{rule!r} can never match: {_too_wide(index)}", placed.origins)
+            case OnlySourceIfReset(select=int(index), reset=reset) if any(
+                value >> _bits(index) for value in reset
+            ):
+                yield Problem(f"{rule!r} can never match: {_too_wide(index)}", placed.origins)
             case DifferInMask(mask=0):
                 yield Problem(f"{rule!r} allows no bit to differ: give a mask", placed.origins)
             case Rekey(select=old, new=new) if old == new:
                 yield Problem(f"{rule!r} gives the register its own index", placed.origins)
+            case CapAtDestination(select=select) if _kind(select) not in _FIRMWARE:
+                yield Problem(
+                    f"{rule!r} can never match: only a firmware version or a firmware bitmap is "
+                    "capped; for an identification register write field <= destination",
+                    placed.origins,
+                )
+            case DifferInMask() | FieldsAtMostDestination() | TakeDestination() if (
+                _kind(placed.tolerance.select) in _THE_GUESTS
+            ):
+                yield Problem(
+                    f"{rule!r} can never match: it is the guest's own state, which is sent as it "
+                    "is and no destination refuses",
+                    placed.origins,
+                )
 
 
 def _hidden(policy: Policy) -> Iterator[Problem]:
     for index, origins in policy.hidden.items():
+        if index in policy.safe_missing:
+            yield Problem(
+                f"{format_register(index)} is hidden and safe-missing: a hidden register is never "
+                "sent, so the other never decides; keep one of the two",
+                policy.safe_missing[index] + origins,
+            )
         for placed in policy.tolerances:
             if placed.tolerance.select == index:
                 yield Problem(
@@ -133,12 +178,20 @@ def _rekeys(policy: Policy) -> Iterator[Problem]:
 
 def _values(policy: Policy) -> Iterator[Problem]:
     """Two conditions on one register of which the first makes the second pointless or false."""
+    for placed in policy.tolerances:
+        index = placed.tolerance.select
+        if index in policy.safe_missing and _conditional(placed):
+            yield Problem(
+                f"{format_tolerance(placed.tolerance)!r} never decides: the register is "
+                "safe-missing whatever it holds; keep one of the two",
+                placed.origins + policy.safe_missing[index],
+            )
     for one in policy.tolerances:
         for other in policy.tolerances:
             if one.tolerance.select != other.tolerance.select:
                 continue
             match one.tolerance, other.tolerance:
-                case (NotOnBothEnds(), OnlySourceIf()):
+                case (NotOnBothEnds(), _) if _conditional(other):
                     yield Problem(
                         f"{format_tolerance(other.tolerance)!r} never decides: "
                         f"{format_tolerance(one.tolerance)!r} allows more; keep one of the two",
@@ -160,3 +213,34 @@ def _pins(policy: Policy) -> Iterator[Problem]:
             f"kvm-psci-version is set to {versions}; {policy.psci_version} is used: keep one",
             tuple(origin for origins in policy.psci.values() for origin in origins),
         )
+    for placed in policy.tolerances:
+        rule = placed.tolerance
+        psci = format_selector(rule.select) == "PSCI_VERSION"
+        if policy.psci and psci and isinstance(rule, _SAYS_A_VALUE):
+            yield Problem(
+                f"{format_tolerance(rule)!r} never decides: kvm-psci-version pins "
+                f"{policy.psci_version}; keep one of the two",
+                placed.origins + policy.psci_origins,
+            )
+
+
+def _conditional(placed: TolerancePlaced) -> bool:
+    """Whether it lets a register stay behind on a condition, and somebody could leave it out.
+
+    What a shipped level allows on a condition, a user may well allow without.
+    """
+    return isinstance(placed.tolerance, OnlySourceIf | OnlySourceIfReset) and any(
+        origin.source is not Source.BUILTIN for origin in placed.origins
+    )
+
+
+def _kind(select: Selector) -> Kind:
+    return select if isinstance(select, Kind) else kind(select)
+
+
+def _bits(index: int) -> int:
+    return 8 * describe(index).size
+
+
+def _too_wide(index: int) -> str:
+    return f"{format_register(index)} has {_bits(index)} bits only"

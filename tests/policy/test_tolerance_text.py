@@ -212,6 +212,56 @@ def test_any_text_is_a_tolerance_or_a_named_error(text: str) -> None:
             ),
         ),
         (
+            ["TCR2_EL1: not-on-both-ends", "TCR2_EL1: only-source-if-reset"],
+            (
+                "'TCR2_EL1: only-source-if-reset' never decides: 'TCR2_EL1: not-on-both-ends' "
+                "allows more; keep one of the two (from --tolerate)"
+            ),
+        ),
+        (
+            ["0x5: not-on-both-ends"],
+            (
+                "0x0000000000000005 is no register index that KVM or QEMU could list, so it can "
+                "never match: look for a missing digit (from --tolerate)"
+            ),
+        ),
+        (
+            ["TCR2_EL1: re-key 0x5"],
+            (
+                "0x0000000000000005 is no register index that KVM or QEMU could list, so it can "
+                "never match: look for a missing digit (from --tolerate)"
+            ),
+        ),
+        (
+            ["DBGDTRTX: only-source-if (value & 0x100000000) == 0x100000000"],
+            (
+                "'DBGDTRTX: only-source-if (value & 0x100000000) == 0x100000000' can never match: "
+                "DBGDTRTX has 32 bits only (from --tolerate)"
+            ),
+        ),
+        (
+            ["DBGDTRTX: only-source-if-reset 0x1de7ec7edbadc0de"],
+            (
+                "'DBGDTRTX: only-source-if-reset 0x1de7ec7edbadc0de' can never match: DBGDTRTX "
+                "has 32 bits only (from --tolerate)"
+            ),
+        ),
+        (
+            ["ID_AA64ISAR0_EL1: cap at destination"],
+            (
+                "'ID_AA64ISAR0_EL1: cap at destination' can never match: only a firmware version "
+                "or a firmware bitmap is capped; for an identification register write field <= "
+                "destination (from --tolerate)"
+            ),
+        ),
+        (
+            ["running counter: take destination's"],
+            (
+                "'running counter: take destination's' can never match: it is the guest's own "
+                "state, which is sent as it is and no destination refuses (from --tolerate)"
+            ),
+        ),
+        (
             ["PSCI_VERSION: cap at destination", "PSCI_VERSION: take destination's"],
             (
                 "'PSCI_VERSION: cap at destination' and 'PSCI_VERSION: take destination's' say "
@@ -233,6 +283,10 @@ def test_hidden_registers_contradict_their_tolerances() -> None:
     policy = Policy(hidden={TCR2: hidden}, safe_missing={TCR2: hidden}, tolerances=placed)
     assert [str(problem) for problem in problems(policy)] == [
         (
+            "TCR2_EL1 is hidden and safe-missing: a hidden register is never sent, so the other "
+            "never decides; keep one of the two (from site.toml)"
+        ),
+        (
             "'TCR2_EL1: not-on-both-ends' can never match: the register is hidden, so it is never "
             "compared; keep one of the two (from --tolerate, site.toml)"
         ),
@@ -240,6 +294,35 @@ def test_hidden_registers_contradict_their_tolerances() -> None:
             "'PIR_EL1: re-key TCR2_EL1' leads to a hidden register, which is never accepted; keep "
             "one of the two (from --tolerate, site.toml)"
         ),
+    ]
+
+
+def test_a_condition_decides_nothing_beside_an_unconditional_list() -> None:
+    rule = parse_tolerance("TCR2_EL1: only-source-if-reset 0x0")
+    site = (Origin(Source.SITE, "site.toml"),)
+    both = Policy(safe_missing={TCR2: site}, tolerances=(TolerancePlaced(rule, OPTION),))
+    assert [str(problem) for problem in problems(both)] == [
+        (
+            "'TCR2_EL1: only-source-if-reset 0x0' never decides: the register is safe-missing "
+            "whatever it holds; keep one of the two (from --tolerate, site.toml)"
+        )
+    ]
+    shipped = (Origin(Source.BUILTIN, "compat level virt-10.2"),)
+    wider = Policy(safe_missing={TCR2: site}, tolerances=(TolerancePlaced(rule, shipped),))
+    assert problems(wider) == ()
+
+
+def test_a_pin_decides_before_a_cap() -> None:
+    rule = parse_tolerance("PSCI_VERSION: cap at destination")
+    policy = Policy(
+        tolerances=(TolerancePlaced(rule, OPTION),),
+        psci={PsciVersion(1, 1): (Origin(Source.SITE, "site.toml"),)},
+    )
+    assert [str(problem) for problem in problems(policy)] == [
+        (
+            "'PSCI_VERSION: cap at destination' never decides: kvm-psci-version pins 1.1; keep one "
+            "of the two (from --tolerate, site.toml)"
+        )
     ]
 
 
