@@ -6,7 +6,7 @@ accepts its risk, so each reason says what that risk is. What no policy can mend
 How a plan is written is for `plan_text`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from armferry.decide import layout
@@ -33,6 +33,7 @@ from armferry.registers import Kind, describe
 __all__ = ["Plan", "PlanEntry", "make_plan"]
 
 _WHERE = "armferry plan"
+_ACCEPT = "accept-risk"
 _FIRMWARE = (Kind.FIRMWARE_VERSION, Kind.FIRMWARE_BITMAP)
 
 
@@ -81,46 +82,42 @@ class Plan:
 
 def make_plan(move: Move, policy: Policy) -> Plan:
     """The least that must be added to `policy` for `move` to work."""
-    entries: dict[int, PlanEntry] = {}
-    added = Policy()
     before = judge(move, policy)
+    chosen: dict[int, tuple[PlanEntry, Policy]] = {}
     for index, outcomes in _refused(before).items():
-        tolerance = _tolerance(index, outcomes)
         risk = max(outcome.risk for outcome in outcomes)
-        entries[index] = PlanEntry(
-            index,
-            outcomes[0].name,
-            "safe-missing" if tolerance is None else format_rule(tolerance),
-            risk,
-            _reason(outcomes, risk),
-        )
-        added = added.union(_rule(index, tolerance, entries[index].reason))
-    # a rule that hides or drops what the guest uses stays refused until its risk is accepted
-    for index, outcomes in _refused(judge(move, policy.union(added))).items():
-        risk = max(outcome.risk for outcome in outcomes)
-        if risk > Risk.LOSSLESS:
-            entries[index] = PlanEntry(
-                index, outcomes[0].name, "accept-risk", risk, _reason(outcomes, risk)
-            )
-            added = added.union(Policy(accepted=AcceptedRisk(frozenset({index}))))
-    parts = [
-        PlanEntry(
+        reason = _reason(outcomes, risk)
+        action, rule = _lifting(index, outcomes, policy, reason)
+        chosen[index] = PlanEntry(index, outcomes[0].name, action, risk, reason), rule
+    parts = {
+        one.subject: PlanEntry(
             None,
             one.subject,
-            "accept-risk",
+            _ACCEPT,
             one.risk,
             f"{one.why.partition(layout.UNNAMED)[0]} (risk {one.risk})",
         )
         for one in before.findings
         if one.effect is Effect.REFUSED and one.risk is Risk.LOSSY
-    ]
-    named = {part.name: part for part in parts}
-    added = added.union(Policy(accepted=AcceptedRisk(subsections=frozenset(named))))
+    }
+    subsections = Policy(accepted=AcceptedRisk(subsections=frozenset(parts)))
+    verdict = judge(move, _united(policy, subsections, chosen))
+    for index in _refused(verdict).keys() & chosen.keys():
+        del chosen[index]  # nothing lifts it: what was tried is no help
     return Plan(
-        (*(entries[index] for index in sorted(entries)), *named.values()),
-        added,
-        judge(move, policy.union(added)),
+        (*(entry for entry, _ in chosen.values()), *parts.values()),
+        _united(Policy(), subsections, chosen),
+        verdict,
     )
+
+
+def _united(
+    first: Policy, second: Policy, chosen: Mapping[int, tuple[PlanEntry, Policy]]
+) -> Policy:
+    united = first.union(second)
+    for _, rule in chosen.values():
+        united = united.union(rule)
+    return united
 
 
 def _refused(verdict: Verdict) -> dict[int, list[Outcome]]:
@@ -130,6 +127,21 @@ def _refused(verdict: Verdict) -> dict[int, list[Outcome]]:
         if event.outcome.refused:
             refused.setdefault(event.outcome.index, []).append(event.outcome)
     return dict(sorted(refused.items()))
+
+
+def _lifting(
+    index: int, outcomes: Sequence[Outcome], policy: Policy, reason: str
+) -> tuple[str, Policy]:
+    """The narrowest entry that lifts a refusal: its action, and the policy that says it."""
+    if index in policy.hidden or all(outcome.source is None for outcome in outcomes):
+        # no rule is looked at where a register is hidden or nobody sends it: its risk is accepted
+        return _ACCEPT, Policy(accepted=AcceptedRisk(frozenset({index})))
+    # named in a file, as it will be once the plan is written: that is what accepts the risk
+    origins = (Origin(Source.FILE, _WHERE, reason),)
+    tolerance = _tolerance(index, outcomes)
+    if tolerance is None:
+        return "safe-missing", Policy(safe_missing={index: origins})
+    return format_rule(tolerance), Policy(tolerances=(TolerancePlaced(tolerance, origins),))
 
 
 def _tolerance(index: int, outcomes: Sequence[Outcome]) -> Tolerance | None:
@@ -149,14 +161,6 @@ def _tolerance(index: int, outcomes: Sequence[Outcome]) -> Tolerance | None:
         for outcome in outcomes
     )
     return FieldsAtMostDestination(index) if fit else TakeDestination(index)
-
-
-def _rule(index: int, tolerance: Tolerance | None, reason: str) -> Policy:
-    # named in a file, as it will be once the plan is written: that is what accepts the risk
-    origins = (Origin(Source.FILE, _WHERE, reason),)
-    if tolerance is None:
-        return Policy(safe_missing={index: origins})
-    return Policy(tolerances=(TolerancePlaced(tolerance, origins),))
 
 
 def _reason(outcomes: Sequence[Outcome], risk: Risk) -> str:
