@@ -174,7 +174,8 @@ def read_cpu(section: DeviceSection) -> CpuState:
     """The register list of a `cpu` section.
 
     Raises UnsupportedStream for the CPU of another architecture, CorruptStream when there is no
-    list, or when the description and the bytes disagree.
+    list, when subsections do not begin where they should, or when the description and the bytes
+    disagree.
     """
     if section.version != CPU_VERSION:
         raise UnsupportedStream(
@@ -205,6 +206,7 @@ def read_cpu(section: DeviceSection) -> CpuState:
     behind = found + cpu.list_length
     if len(section.payload) < behind + _AFTER_LIST:
         raise _corrupt(section, behind, "the cpu section ends behind its register list")
+    cpu._subsection_bounds()  # whoever asks later has no name of a file to put into the error
     return cpu
 
 

@@ -193,6 +193,27 @@ def test_a_stream_without_a_cpu_is_named(stream_named: Named, window_on: WindowO
     )
 
 
+@pytest.mark.parametrize("described", [True, False])
+def test_a_subsection_that_is_not_there_is_told_on_reading(
+    slim_named: Named, window_on: WindowOn, described: bool
+) -> None:
+    """Not only when the section is rewritten: by then half of a pipe has been written."""
+    stream = slim_named(DESCRIBED[0])
+    end = read_saved(window_on(stream)).end_offset
+    name = b"cpu/irq-line-state"
+    if described:
+        at = stream.index(name, end)
+        broken = stream[:at] + b"cpu/irq-line=state" + stream[at + len(name) :]
+        words = "no subsection 'cpu/irq-line=state' begins where one is expected (at byte "
+    else:
+        at = stream.index(b"\x05\x07cpu/vfp")
+        broken = stream[:at] + b"\x15" + stream[at + 1 : end + 1]
+        words = "no subsection 'cpu/' begins where one is expected (at byte "
+    with pytest.raises(StreamError) as caught:
+        read_saved(window_on(broken))
+    assert str(caught.value).startswith(words)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
