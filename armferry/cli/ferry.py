@@ -106,12 +106,16 @@ def run(arguments: argparse.Namespace) -> int:
 def _recover(arguments: argparse.Namespace) -> int:
     path = Path(arguments.source)
     if arguments.undo:
-        done = undo(path)
+        done, result = undo(path), "undone"
         words = "is as it was before the interrupted rewrite"
     else:
-        done = finish(path)
+        done, result = finish(path), "finished"
         words = "has the rewritten state; the interrupted rewrite is complete"
-    render.line(f"{path} {words}" if done else f"{path}: no rewrite in place was interrupted")
+    if arguments.json:
+        settled = result if done else None
+        print(json.dumps({"schema": 1, "file": arguments.source, "settled": settled}, indent=1))
+    else:
+        render.line(f"{path} {words}" if done else f"{path}: no rewrite in place was interrupted")
     return 0
 
 

@@ -5,6 +5,7 @@ the stream nor the decision, nor a QMP client that it may not have.
 """
 
 import argparse
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -52,6 +53,11 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="where to write it (default: standard output)"
     )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="with -o, say what was written as JSON; a fingerprint itself always is",
+    )
 
 
 def run_qemu(arguments: argparse.Namespace) -> int:
@@ -68,7 +74,7 @@ def run_qemu(arguments: argparse.Namespace) -> int:
         extra=tuple(arguments.extra),
     )
     found = fingerprint_of_qemu(find_qemu(arguments.qemu), spec, time_limit=arguments.time_limit)
-    return _write(found, arguments.output)
+    return _write(found, arguments)
 
 
 def run_kvm(arguments: argparse.Namespace) -> int:
@@ -76,7 +82,7 @@ def run_kvm(arguments: argparse.Namespace) -> int:
     from armferry.hosts.kvm import ask
     from armferry.hosts.kvm_fingerprint import fingerprint_of_kvm
 
-    return _write(fingerprint_of_kvm(ask()), arguments.output)
+    return _write(fingerprint_of_kvm(ask()), arguments)
 
 
 def run_stream(arguments: argparse.Namespace) -> int:
@@ -86,11 +92,12 @@ def run_stream(arguments: argparse.Namespace) -> int:
 
     if arguments.output is not None:
         refuse_overwriting(arguments.output, (arguments.file,))
-    return _write(open_subject(arguments.file).fingerprint, arguments.output)
+    return _write(open_subject(arguments.file).fingerprint, arguments)
 
 
-def _write(fingerprint: Fingerprint, output: str | None) -> int:
+def _write(fingerprint: Fingerprint, arguments: argparse.Namespace) -> int:
     text = dump(fingerprint)
+    output: str | None = arguments.output
     if output is None or output == "-":
         sys.stdout.write(text)
         return 0
@@ -99,6 +106,24 @@ def _write(fingerprint: Fingerprint, output: str | None) -> int:
 
     with written_beside(Path(output)) as descriptor:
         write_all(descriptor, text.encode())
-    render.line(f"{output}: {words.end(fingerprint)}, {len(fingerprint.cpus[0])} registers")
-    render.next_step(f"armferry check SOURCE --to {shlex.quote(output)}")
+    if arguments.json:
+        print(json.dumps(_document(fingerprint, output), indent=1))
+    else:
+        render.line(f"{output}: {words.end(fingerprint)}, {len(fingerprint.cpus[0])} registers")
+        render.next_step(f"armferry check SOURCE --to {shlex.quote(output)}")
     return 0
+
+
+def _document(fingerprint: Fingerprint, output: str) -> dict[str, Any]:
+    about = fingerprint.provenance
+    return {
+        "schema": 1,
+        "written": output,
+        "machine": about.machine,
+        "accelerator": fingerprint.accelerator.value,
+        "qemu": about.qemu,
+        "kernel": about.kernel,
+        "cpu": about.cpu,
+        "vcpus": len(fingerprint.cpus),
+        "registers": len(fingerprint.cpus[0]),
+    }

@@ -9,6 +9,7 @@ import sys
 import time
 
 from armferry.cli import lab_kernel, lab_matrix
+from armferry.cli.options import add_json
 from armferry.lab import libvirt_install
 from armferry.lab.qemu_install import InstalledQemu, install, installed, resolve
 from armferry.lab.releases import RELEASES, Release
@@ -33,7 +34,7 @@ def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
     adder.set_defaults(func=_install)
 
     lister = commands.add_parser("list", help="the releases, and where the installed ones are")
-    lister.add_argument("--json", action="store_true", help="print a JSON array")
+    add_json(lister)
     lister.set_defaults(func=_list)
 
     lab_kernel.add_parsers(rooms)
@@ -78,7 +79,8 @@ def _install_libvirt(arguments: argparse.Namespace) -> int:
 def _list(arguments: argparse.Namespace) -> int:
     rows = [(release, installed(release)) for release in RELEASES]
     if arguments.json:
-        print(json.dumps([_row(release, there) for release, there in rows], indent=2))
+        releases = [_row(release, there) for release, there in rows]
+        print(json.dumps({"schema": 1, "releases": releases}, indent=1))
         return 0
     for release, there in rows:
         version = there.version if there is not None else release.version

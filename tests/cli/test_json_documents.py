@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from armferry.hosts.journal import Journal, write_journal
+from armferry.lab.releases import RELEASES
+
 pytestmark = pytest.mark.qemu
 
 DOCS = Path(__file__).parents[2] / "docs" / "json.md"
@@ -117,6 +120,44 @@ def test_fingerprint(here: Path, tmp_path: Path, armferry: Any) -> None:
     # a fingerprint of a fingerprint is the same document
     assert _json(armferry("fingerprint", "stream", "one"), 0) == document
     assert _json(armferry("check", here, "--to", "one", "--json"), 0)["verdict"] == "works"
+
+
+def test_fingerprint_that_is_written(here: Path, armferry: Any) -> None:
+    document = _json(armferry("fingerprint", "stream", here, "-o", "one", "--json"), 0)
+    assert set(document) == _documented("fingerprint -o")
+    assert (document["written"], document["machine"], document["vcpus"]) == ("one", "virt-10.0", 1)
+    shown = _json(armferry("inspect", "one", "--json"), 0)
+    assert document["registers"] == len(shown["cpus"][0]["registers"])
+    # without -o it is the document, with the option or without
+    assert _json(armferry("fingerprint", "stream", here, "--json"), 0) == _json(
+        armferry("fingerprint", "stream", here), 0
+    )
+
+
+def test_interrupted_rewrite_that_is_settled(here: Path, tmp_path: Path, armferry: Any) -> None:
+    guest = tmp_path / "guest"
+    state = here.read_bytes()
+    guest.write_bytes(state)
+    document = _json(armferry("ferry", "guest", "--undo", "--json"), 0)
+    assert set(document) == _documented("ferry --undo and --finish")
+    assert (document["file"], document["settled"]) == ("guest", None)
+    for option, settled, end in (
+        ("--undo", "undone", b"end"),
+        ("--finish", "finished", b"new end"),
+    ):
+        guest.write_bytes(state + b"end")
+        write_journal(guest, Journal(len(state), b"end", b"new end"))
+        refused = armferry("inspect", "guest")
+        assert (refused.code, refused.out) == (3, "")
+        assert _json(armferry("ferry", "guest", option, "--json"), 0)["settled"] == settled
+        assert guest.read_bytes() == state + end
+
+
+def test_lab_list(armferry: Any) -> None:
+    document = _json(armferry("lab", "qemu", "list", "--json"), 0)
+    assert set(document) == _documented("lab qemu list")
+    assert set(document["releases"][0]) == _inner("lab qemu list", "releases")
+    assert [one["suite"] for one in document["releases"]] == [one.suite for one in RELEASES]
 
 
 def test_host_and_hook(tmp_path: Path, armferry: Any) -> None:
