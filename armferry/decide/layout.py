@@ -1,4 +1,4 @@
-"""What differs beyond the register lists: devices, versions, subsections, the features word.
+"""What differs beyond the register lists: devices, their versions, fields and subsections.
 
 Knows what QEMU was measured to refuse (a device, an instance or a newer version that it does not
 have; a subsection that it does not know) and to let pass (a device or a subsection that does not
@@ -35,6 +35,7 @@ UNNAMED = "; not left out unless you name it"
 
 _CPU = "cpu"
 _PER_VCPU = (_CPU, "cpu_common")
+_LIST = ("cpreg_vmstate_indexes", "cpreg_vmstate_values")
 _OLDEST = "5.2"
 _RESET_CONTENT: dict[str, bytes] = {"cpu/wfxt-timer": b"\xff"}
 """The byte that fills a subsection after reset (measured on 10.0.2 to 11.1.3): a timer that is not
@@ -165,6 +166,8 @@ class _Comparison:
                 f"it comes in version {device.version}, the destination writes {there.version}; "
                 "only its QEMU knows whether it still reads the older one",
             )
+        else:
+            yield from self._fields(device, there)
         own = {part.name for part in _parts(there.state)}
         for part in _parts(device.state):
             if part.name in own:
@@ -184,7 +187,38 @@ class _Comparison:
                     "a device needs them, so it may know it all the same",
                 )
 
+    def _fields(self, device: DeviceLayout, there: DeviceLayout) -> Iterator[Finding]:
+        """QEMU reads fields by their place: one that was renamed is none, a gap may be fatal."""
+        here, own = _lengths(device.state), _lengths(there.state)
+        if not here or not own or sum(here.values()) == sum(own.values()):
+            return
+        apart = [name for name in (*here, *own) if (name in here) is not (name in own)]
+        if not apart and not self._same_state:
+            return  # as many elements as the guest made of them
+        apart = apart or [name for name in here if here[name] != own[name]]
+        names = ", ".join(dict.fromkeys(apart))
+        yield self._finding(
+            device,
+            device.name,
+            Effect.UNCERTAIN,
+            Risk.NONE,
+            f"its fields take {sum(here.values())} bytes, those of the destination "
+            f"{sum(own.values())} ({names}) in the same version; only its QEMU knows whether it "
+            "reads them",
+        )
+
+    @property
+    def _same_state(self) -> bool:
+        """Whether both ends have as many vCPUs and were recorded before they ran."""
+        layouts = self._layouts
+        here, there = (
+            sum(one.name == _CPU for one in devices)
+            for devices in (layouts.source, layouts.destination)
+        )
+        return layouts.fresh and layouts.at_reset and here == there
+
     def _cpu(self, device: DeviceLayout, there: DeviceLayout) -> Iterator[Finding]:
+        yield from self._fields(device, there)
         contents = self._layouts.contents
         parts = contents[device.instance] if device.instance < len(contents) else {}
         own = {part.name for part in _parts(there.state)}
@@ -243,6 +277,19 @@ class _Comparison:
         self, device: DeviceLayout, subject: str, effect: Effect, risk: Risk, why: str
     ) -> Finding:
         return Finding(device.name, device.instance, subject, effect, risk, why)
+
+
+def _lengths(state: StructLayout) -> dict[str, int]:
+    """Bytes of each field by name; without the registers, which are compared one by one.
+
+    Empty for a cpu section of which nobody described the fields.
+    """
+    lengths: dict[str, int] = {}
+    for field in state.fields:
+        lengths[field.name] = lengths.get(field.name, 0) + field.length
+    if state.name == _CPU and lengths.keys().isdisjoint(_LIST):
+        return {}
+    return {name: length for name, length in lengths.items() if name not in _LIST}
 
 
 def _parts(state: StructLayout) -> Iterator[StructLayout]:

@@ -181,6 +181,44 @@ def test_record_of_vcpus_says_nothing_of_devices() -> None:
     assert findings(device("pl031"), CPU) == ()
 
 
+def with_fields(name: str, **lengths: int) -> DeviceLayout:
+    fields = tuple(FieldLayout(field, "buffer", length, 1) for field, length in lengths.items())
+    return DeviceLayout(name, 0, 1, StructLayout(name, 1, fields, ()))
+
+
+def test_fields_of_another_length_are_named() -> None:
+    guest, host = with_fields("pl061", data=4, clock=8), with_fields("pl061", data=4, level=2)
+    words = (
+        "section 'pl061' instance 0: its fields take 12 bytes, those of the destination 6 (clock, "
+        "level) in the same version; only its QEMU knows whether it reads them"
+    )
+    for fresh in (True, False):
+        assert told(findings(guest, host, fresh=fresh)) == [(Effect.UNCERTAIN, Risk.NONE, words)]
+
+
+def test_fields_that_were_only_renamed_are_none() -> None:
+    assert findings(with_fields("pl011", buff=4), with_fields("pl011", unused=4), fresh=True) == ()
+
+
+def test_as_many_elements_as_the_guest_made_are_none() -> None:
+    guest, host = with_fields("fifo", data=9), with_fields("fifo", data=3)
+    assert findings(guest, host) == ()
+    words = (
+        "section 'fifo' instance 0: its fields take 9 bytes, those of the destination 3 (data) in "
+        "the same version; only its QEMU knows whether it reads them"
+    )
+    assert told(findings(guest, host, fresh=True)) == [(Effect.UNCERTAIN, Risk.NONE, words)]
+
+
+def test_registers_do_not_count_as_fields_of_the_cpu() -> None:
+    guest = with_fields("cpu", cpreg_vmstate_indexes=80, cpreg_vmstate_values=80, power_state=1)
+    host = with_fields("cpu", cpreg_vmstate_indexes=16, cpreg_vmstate_values=16, power_state=1)
+    assert findings(guest, host, fresh=True) == ()
+    odd = with_fields("cpu", cpreg_vmstate_indexes=16, cpreg_vmstate_values=16, power_state=4)
+    assert [finding.effect for finding in findings(odd, host, fresh=True)] == [Effect.UNCERTAIN]
+    assert findings(with_fields("cpu"), host, fresh=True) == ()  # nobody described it
+
+
 @pytest.mark.parametrize(
     ("guest", "host", "fresh", "effect", "text"),
     [
