@@ -75,7 +75,8 @@ class Layouts:
     """What both ends say of their sections; empty where an end says nothing.
 
     `contents` has for each vCPU the content of each subsection of `cpu` as it comes, by name; it
-    is empty when the source is no stream. `fresh` says that the guest never ran, `at_reset` that
+    is empty when the source is no stream. `words` has each vCPU's env.features word as it comes,
+    equally. `fresh` says that the guest never ran, `at_reset` that
     the destination's record is of a machine that had not run. `features` is the destination's
     own features word, None where it believes none or nobody knows; `qemu` its version.
     """
@@ -83,10 +84,15 @@ class Layouts:
     source: Sequence[DeviceLayout] = ()
     destination: Sequence[DeviceLayout] = ()
     contents: Sequence[Mapping[str, bytes]] = ()
+    words: Sequence[int] = ()
     fresh: bool = False
     at_reset: bool = False
     features: int | None = None
     qemu: str = ""
+
+    def brings_own_word(self, vcpu: int) -> bool:
+        """Whether a vCPU comes with the destination's own features word: it was ferried before."""
+        return vcpu < len(self.words) and self.words[vcpu] == self.features
 
 
 NO_LAYOUTS = Layouts()
@@ -269,7 +275,10 @@ class _Comparison:
                 "fingerprint again"
             )
             yield self._finding(device, FEATURES, Effect.REFUSED, Risk.NONE, why)
-        elif not any(field.name == FEATURES for field in device.state.fields):
+        elif not (
+            self._layouts.brings_own_word(device.instance)
+            or any(field.name == FEATURES for field in device.state.fields)
+        ):
             why = f"the destination believes the word that comes; its own is sent, {own:#x}"
             yield self._finding(device, FEATURES, Effect.MENDED, Risk.LOSSLESS, why)
 

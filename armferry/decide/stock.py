@@ -11,7 +11,7 @@ import enum
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from armferry.decide.layout import FEATURES, comparable
+from armferry.decide.layout import FEATURES, NO_LAYOUTS, Layouts, comparable
 from armferry.decide.model import Destination
 from armferry.decide.stock_rules import StockRules, stock_rules, tcg_keeps
 from armferry.decide.values import refusal
@@ -64,15 +64,13 @@ def stock_verdict(
     lists: Sequence[Mapping[int, int]],
     destinations: Sequence[Destination],
     version: str,
-    source_devices: Sequence[DeviceLayout] = (),
-    destination_devices: Sequence[DeviceLayout] = (),
+    layouts: Layouts = NO_LAYOUTS,
 ) -> StockVerdict:
     """What QEMU `version` makes of a guest with these lists, one for each vCPU.
 
-    Layouts are those of the guest's stream and of the destination; without them the register
-    lists alone are looked at. Raises UnknownQemuVersion.
+    Without layouts of both ends the register lists alone are looked at. Raises UnknownQemuVersion.
     """
-    return _Load(lists, destinations, stock_rules(version)).run(source_devices, destination_devices)
+    return _Load(lists, destinations, stock_rules(version), layouts).run()
 
 
 class _Load:
@@ -83,15 +81,16 @@ class _Load:
         lists: Sequence[Mapping[int, int]],
         destinations: Sequence[Destination],
         rules: StockRules,
+        layouts: Layouts,
     ) -> None:
         self._lists = lists
         self._destinations = destinations
         self._rules = rules
+        self._layouts = layouts
         self._lines: list[str] = []
 
-    def run(
-        self, source: Sequence[DeviceLayout], destination: Sequence[DeviceLayout]
-    ) -> StockVerdict:
+    def run(self) -> StockVerdict:
+        source, destination = self._layouts.source, self._layouts.destination
         refused: StockVerdict | None
         if not source or not destination:
             for vcpu in range(len(self._lists)):
@@ -138,7 +137,8 @@ class _Load:
         refused = self._length(vcpu) or self._subsections(device, there)
         if refused is not None:
             return refused
-        if _trusts_features(there) and not _trusts_features(device):
+        own_word = self._layouts.brings_own_word(vcpu)
+        if _trusts_features(there) and not (own_word or _trusts_features(device)):
             # what comes is 0: a CPU without any feature, whose registers read back differently
             return self._failed(vcpu, MessageClass.REGISTERS_REFUSED, ())
         return self._registers(vcpu)

@@ -148,12 +148,9 @@ def judge(move: Move, policy: Policy, trace: Callable[[TraceEvent], None] | None
 
 
 def _stock(move: Move) -> StockVerdict | None:
-    layouts = move.layouts
-    if not layouts.qemu:
+    if not move.layouts.qemu:
         return None
-    return stock_verdict(
-        move.lists, move.destinations, layouts.qemu, layouts.source, layouts.destination
-    )
+    return stock_verdict(move.lists, move.destinations, move.layouts.qemu, move.layouts)
 
 
 def _obstacles(move: Move) -> tuple[str, ...]:

@@ -102,13 +102,8 @@ def _answers(source: Subject, here: Fingerprint) -> dict[str, str | None]:
     destination = Subject("here", here, None)
     count = len(source.lists)
     destinations = here.destinations(count)
-    stock = stock_verdict(
-        source.lists,
-        destinations,
-        here.provenance.qemu,
-        source.fingerprint.devices,
-        here.devices,
-    )
+    layouts = source.layouts_to(destination, "")
+    stock = stock_verdict(source.lists, destinations, here.provenance.qemu, layouts)
     verdict = judge(
         Move(
             lists=source.lists,
@@ -116,7 +111,7 @@ def _answers(source: Subject, here: Fingerprint) -> dict[str, str | None]:
             facts=source.facts(None),
             machine=source.machine,
             destination_machine=destination.machine,
-            layouts=source.layouts_to(destination, ""),
+            layouts=layouts,
         ),
         aggregate(source.machine, here.accelerator, site=read_site(SITE_FOLDER)),
     )

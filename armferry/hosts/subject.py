@@ -117,6 +117,7 @@ class Subject:
             source=self.fingerprint.devices,
             destination=there.devices,
             contents=contents,
+            words=tuple(cpu.features for cpu in cpus),
             fresh=self.fingerprint.at_reset,
             at_reset=there.at_reset,
             features=there.features,

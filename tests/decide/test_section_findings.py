@@ -166,6 +166,8 @@ def test_features_word() -> None:
     ]
     assert findings(believing, believing, features=1) == ()
     assert findings(believing, CPU) == ()
+    ferried = Layouts((CPU,), (believing,), words=(0x73F0EF179,), features=0x73F0EF179)
+    assert compare_layouts(ferried, NO_RISK) == ()
 
 
 def test_vcpu_without_a_record_is_like_the_first() -> None:

@@ -5,7 +5,7 @@ from importlib.resources import files
 
 import pytest
 
-from armferry.decide import Destination, MessageClass, StockVerdict, stock_verdict
+from armferry.decide import Destination, Layouts, MessageClass, StockVerdict, stock_verdict
 from armferry.decide.stock_rules import UnknownQemuVersion, stock_rules
 from armferry.registers import Accelerator, parse_register
 from armferry.stream.description import DeviceLayout, FieldLayout, StructLayout
@@ -166,7 +166,7 @@ def sections(
     source: tuple[DeviceLayout, ...], destination: tuple[DeviceLayout, ...], version: str
 ) -> StockVerdict:
     there = Destination({TPIDR: 0}, Accelerator.TCG)
-    return stock_verdict([{TPIDR: 1}], [there], version, source, destination)
+    return stock_verdict([{TPIDR: 1}], [there], version, Layouts(source, destination))
 
 
 def test_unknown_subsection() -> None:
@@ -207,6 +207,15 @@ def test_destination_that_believes_the_features_word() -> None:
     verdict = sections((cpu(),), (cpu(features="env.features"),), "5.2.0")
     assert (verdict.loads, verdict.message) == (False, NOT_PERMITTED)
     assert sections((cpu(features="env.features"),), (cpu(),), "7.2.22").loads
+
+
+@pytest.mark.parametrize(("word", "loads"), [(0, False), (0x73F0EF179, True)])
+def test_the_word_itself_counts_whatever_the_description_calls_it(word: int, loads: bool) -> None:
+    """A state that was ferried there has the right word in a field that is called unused."""
+    believing = (cpu(features="env.features"),)
+    layouts = Layouts((cpu(),), believing, words=(word,), features=0x73F0EF179)
+    there = Destination({TPIDR: 0}, Accelerator.TCG)
+    assert stock_verdict([{TPIDR: 1}], [there], "5.2.0", layouts).loads is loads
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,7 @@ class Judge:
             or tuple(_layout_of(cpu) for cpu in cpus),
             destination=destination.devices,
             contents=tuple({one.name: one.payload for one in cpu.subsections} for cpu in cpus),
+            words=tuple(cpu.features for cpu in cpus),
             fresh=fresh,
             at_reset=destination.at_reset,
             features=destination.features,
