@@ -188,7 +188,7 @@ class _Load:
         at = to = 0
         while at < len(left) and to < len(right):
             if left[at] < right[to]:
-                return self._failed(vcpu, MessageClass.REGISTERS_REFUSED, (left[at],))
+                return self._mismatch(vcpu, (left[at],), slots)
             if left[at] == right[to]:
                 slots[right[to]] = incoming[left[at]]
                 at += 1
@@ -220,38 +220,62 @@ class _Load:
                         "unknown on the destination: fail migration"
                     )
                 failed = not tolerated if self._rules.last_register_decides else bool(culprits)
-        if failed:
-            return self._failed(vcpu, MessageClass.REGISTERS_REFUSED, tuple(culprits))
-        return self._write(vcpu, {i: v for i, v in incoming.items() if i in destination.registers})
+        slots = {i: v for i, v in incoming.items() if i in destination.registers}
+        return self._mismatch(vcpu, tuple(culprits), slots) if failed else self._write(vcpu, slots)
+
+    def _mismatch(
+        self, vcpu: int, unknown: tuple[int, ...], slots: Mapping[int, int]
+    ) -> StockVerdict:
+        """The merge has refused; `slots`, what it had taken by then, may be put all the same."""
+        refused = self._kernel_refuses(vcpu, slots)
+        if not refused or not self._rules.put_failure:
+            return self._failed(vcpu, MessageClass.REGISTERS_REFUSED, unknown)
+        self._name_values(vcpu, slots, refused)
+        return self._put_failure(vcpu, tuple(sorted({*unknown, *refused})))
 
     def _write(self, vcpu: int, slots: Mapping[int, int]) -> StockVerdict | None:
         """Each register is written and, under TCG, read back."""
         destination = self._destinations[vcpu]
         if destination.accelerator is Accelerator.KVM:
-            culprits = [i for i in sorted(slots) if refusal(i, slots[i], destination) is not None]
-            if self._rules.names_registers:
-                self._lines += [
-                    f"Could not set register {_called(i, Accelerator.KVM)} to {slots[i]:x} "
-                    f"(is {destination.registers[i]:x})"
-                    for i in culprits
-                ]
+            culprits = self._kernel_refuses(vcpu, slots)
+            self._name_values(vcpu, slots, culprits)
+            if culprits and self._rules.put_failure:
+                self._name_values(vcpu, slots, culprits)
+                return self._put_failure(vcpu, culprits)
         else:
-            culprits = [
+            culprits = tuple(
                 index
                 for index, own in sorted(destination.registers.items())
                 if tcg_keeps(index)
                 and self._slot(slots, index) != own
                 and (destination.same_vcpus or not counts_vcpus(index))
-            ]
-        if culprits and destination.accelerator is Accelerator.KVM and self._rules.put_failure:
-            # the values are kept and put once more after the load: that failure ends QEMU
-            own_line = self._rules.device_error_on_own_line
-            self._lines += [_device_error(vcpu)] if own_line else self._lines[-len(culprits) :]
-            self._lines.append(self._rules.put_failure)
-            return self._verdict(MessageClass.REGISTERS_REFUSED, tuple(culprits))
+            )
         if culprits:
-            return self._failed(vcpu, MessageClass.REGISTERS_REFUSED, tuple(culprits))
+            return self._failed(vcpu, MessageClass.REGISTERS_REFUSED, culprits)
         return None
+
+    def _kernel_refuses(self, vcpu: int, slots: Mapping[int, int]) -> tuple[int, ...]:
+        """The registers whose value the destination's kernel does not take; none under TCG."""
+        destination = self._destinations[vcpu]
+        if destination.accelerator is not Accelerator.KVM:
+            return ()
+        return tuple(i for i in sorted(slots) if refusal(i, slots[i], destination) is not None)
+
+    def _name_values(self, vcpu: int, slots: Mapping[int, int], refused: tuple[int, ...]) -> None:
+        if self._rules.names_registers:
+            own = self._destinations[vcpu].registers
+            self._lines += [
+                f"Could not set register {_called(i, Accelerator.KVM)} to {slots[i]:x} "
+                f"(is {own[i]:x})"
+                for i in refused
+            ]
+
+    def _put_failure(self, vcpu: int, culprits: tuple[int, ...]) -> StockVerdict:
+        """The values are kept and put once more after the load, failed or not; it ends QEMU."""
+        if self._rules.device_error_on_own_line:
+            self._lines.append(_device_error(vcpu))
+        self._lines.append(self._rules.put_failure)
+        return self._verdict(MessageClass.REGISTERS_REFUSED, culprits)
 
     def _slot(self, slots: Mapping[int, int], index: int) -> int | None:
         """The value that is written: None for one that nobody can know."""

@@ -16,6 +16,9 @@ ACTLR = parse_register("ACTLR_EL1")
 TCR2 = parse_register("TCR2_EL1")
 PSCI = parse_register("PSCI_VERSION")
 BMAP_2 = parse_register("VENDOR_HYP_BMAP_2")
+MIDR = parse_register("MIDR_EL1")
+TIMER = parse_register("CNTPCT_EL0")
+UNKNOWN = parse_register("SCTLR2_EL1")
 DBGDTRTX = 0x40200000200E0298
 BEFORE_IT = 0x40200000200E0008
 LAST = 0x603000000013FFFF
@@ -138,6 +141,42 @@ def test_refused_value() -> None:
         "Failed to put registers after init: Invalid argument"
     )
     assert stock(own, incoming, "11.1.3", Accelerator.KVM).loads
+
+
+@pytest.mark.parametrize(
+    ("version", "named"),
+    [
+        # up to 10.x stops at the unknown register: PSCI_VERSION, behind it, is never put
+        ("10.0.13", "error while loading state for instance 0x0 of device 'cpu'\n"),
+        (
+            "11.1.3",
+            (
+                "handle_cpreg_only_in_incoming_stream: system register op0:3 op1:0 crn:1 crm:0 op2:3 "
+                "in the incoming stream but unknown on the destination: fail migration\n"
+                "Could not set register system register op0:3 op1:0 crn:0 crm:0 op2:0 to 2 (is 1)\n"
+                "Could not set register fw reg 0 to 10003 (is 10001)\n"
+            ),
+        ),
+    ],
+)
+def test_what_was_taken_before_an_unknown_register_is_put_all_the_same(
+    version: str, named: str
+) -> None:
+    last = {TIMER: 0}
+    incoming = {MIDR: 2, UNKNOWN: 0, PSCI: 0x10003, **last}
+    own = {MIDR: 1, PSCI: 0x10001, **last}
+    verdict = stock(incoming, {**own, BMAP_2: 0, TCR2: 0}, version, Accelerator.KVM)
+    failure = "Failed to put registers after init: Invalid argument"
+    lines = [line for line in verdict.message.splitlines() if not line.startswith("warning")]
+    assert "\n".join(lines) == named + failure
+    values = (MIDR,) if version == "10.0.13" else (MIDR, PSCI)
+    assert verdict.culprits == tuple(sorted((*values, UNKNOWN)))
+    # 7.2 does not put them once more, and with values that are taken nobody has to
+    assert stock(incoming, {**own, BMAP_2: 0, TCR2: 0}, "7.2.22", Accelerator.KVM).message == (
+        NOT_PERMITTED
+    )
+    taken = stock({**own, UNKNOWN: 0}, {**own, TCR2: 0}, "10.0.13", Accelerator.KVM)
+    assert taken.message == NOT_PERMITTED
 
 
 def test_a_kernel_that_lists_every_cache_takes_any_geometry() -> None:
