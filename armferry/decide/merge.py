@@ -27,7 +27,15 @@ from armferry.policy import (
     Rekey,
     Source,
 )
-from armferry.registers import Accelerator, accelerator_of, describe, name
+from armferry.registers import (
+    Accelerator,
+    Kind,
+    accelerator_of,
+    describe,
+    explain_value,
+    kind,
+    name,
+)
 
 __all__ = ["UNNAMED", "UNRULED", "decide"]
 
@@ -35,6 +43,7 @@ UNRULED = " and no rule allows dropping it"
 UNNAMED = "; not done unless you name it"
 """What a refusal says and the reason of the rule that lifts it does not."""
 
+_FIRMWARE = (Kind.FIRMWARE_VERSION, Kind.FIRMWARE_BITMAP)
 _NO_FACTS = SourceFacts()
 _USER = (Source.SITE, Source.FILE, Source.COMMAND_LINE)
 
@@ -108,16 +117,20 @@ class _Merge:
         if allowed is not None:
             return allowed
         evidence = self._evidence(index)
-        state = evidence or (
-            self._then_reads(index) if read_only(index) else f"the guest's value is {value:#x}"
-        )
+        risk = self._drop_risk(index, evidence)
+        if evidence and risk is Risk.LOSSLESS:
+            state = evidence
+        elif read_only(index):
+            state = self._then_reads(index)
+        else:
+            state = f"the guest's value is {value:#x}"
         return self._outcome(
             index,
             RegisterClass.ONLY_INCOMING,
             value,
             None,
             None,
-            Risk.LOSSLESS if evidence else self._value_risk(index),
+            risk,
             f"the destination does not know it{UNRULED}; {state}",
         )
 
@@ -294,9 +307,11 @@ class _Merge:
         evidence = "its value is a reset value by the rule" if known else self._evidence(index)
         if evidence is None and own == value:
             evidence = "the destination holds the same value"
-        risk = Risk.LOSSLESS if evidence else self._value_risk(index)
-        if evidence:
+        risk = Risk.LOSSLESS if own == value else self._drop_risk(index, evidence)
+        if risk is Risk.LOSSLESS:
             cost = f"{evidence}, so nothing is lost"
+        elif kind(index) in _FIRMWARE:
+            cost = f"the guest was told {explain_value(index, value) or f'{value:#x}'}"
         elif read_only(index):
             cost = self._then_reads(index)
         else:
@@ -324,6 +339,13 @@ class _Merge:
             self._policy.resets,
             self._source_accelerator,
         )
+
+    def _drop_risk(self, index: int, evidence: str | None) -> Risk:
+        """The risk of leaving a register out; what firmware offers was told, reset or not."""
+        offered = kind(index) in _FIRMWARE and self._incoming[index] and not self._facts.fresh
+        if offered:
+            return Risk.GUEST_VISIBLE
+        return Risk.LOSSLESS if evidence else self._value_risk(index)
 
     def _then_reads(self, index: int) -> str:
         """What changes for a guest that can only read the register."""

@@ -8,7 +8,7 @@ recorded lists show it.
 from collections.abc import Mapping
 
 from armferry.decide.model import SourceFacts
-from armferry.registers import Accelerator, Kind, describe
+from armferry.registers import Accelerator, Kind, describe, kind
 
 __all__ = ["KVM_UNKNOWN", "read_only", "reset_evidence"]
 
@@ -37,6 +37,9 @@ def reset_evidence(
     """
     if facts.fresh:
         return "the guest never ran"
+    if kind(index) is Kind.RUNNING_COUNTER and value:
+        # it has run since, whatever it showed when its host was recorded
+        return None
     if facts.reset is not None and index in facts.reset and not read_only(index):
         if facts.reset[index] == value:
             return f"{value:#x} is the source's reset value"

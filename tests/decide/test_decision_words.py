@@ -18,6 +18,8 @@ PMMIR = 0x603000000013C4F6
 PSCI = 0x6030000000140000
 WORKAROUND = 0x6030000000140002
 BMAP = 0x6030000000160003
+STD_BMAP = 0x6030000000160000
+COUNTER = 0x603000000013DF01
 OLD = 0x40200000200E0298
 NEW = 0x40200000200E0280
 
@@ -73,6 +75,72 @@ CASES: dict[str, Case] = {
                 0x7,
                 Risk.LOSSLESS,
                 "the source does not have it; sent at its reset value",
+            )
+        ],
+    ),
+    "hidden firmware": (
+        {STD_BMAP: 1},
+        {},
+        KVM,
+        from_options(hidden=["STD_BMAP"]),
+        SourceFacts(reset={STD_BMAP: 1}),
+        [
+            (
+                Class.HIDDEN,
+                None,
+                Risk.GUEST_VISIBLE,
+                "hidden from the VM; the guest was told TRNG_V1_0",
+            )
+        ],
+    ),
+    "firmware that the destination lacks": (
+        {STD_BMAP: 1},
+        {},
+        KVM,
+        EMPTY,
+        SourceFacts(reset={STD_BMAP: 1}),
+        [
+            (
+                Class.ONLY_INCOMING,
+                None,
+                Risk.GUEST_VISIBLE,
+                (
+                    "the destination does not know it and no rule allows dropping it; the guest's "
+                    "value is 0x1"
+                ),
+            )
+        ],
+    ),
+    "firmware of a guest that never ran": (
+        {STD_BMAP: 1},
+        {},
+        KVM,
+        from_options(safe_missing=["STD_BMAP"]),
+        SourceFacts(fresh=True),
+        [
+            (
+                Class.TOLERATED_ONLY_INCOMING,
+                None,
+                Risk.LOSSLESS,
+                "declared safe to be missing; the guest never ran, so nothing is lost",
+            )
+        ],
+    ),
+    "a counter has run since its host was recorded": (
+        {COUNTER: 0xCF24A158},
+        {},
+        KVM,
+        tolerate("CNTPCT_EL0: only-source-if-reset"),
+        SourceFacts(reset={COUNTER: 0xCF24A158}),
+        [
+            (
+                Class.ONLY_INCOMING,
+                None,
+                Risk.LOSSY,
+                (
+                    "the destination does not know it and no rule allows dropping it; the guest's "
+                    "value is 0xcf24a158"
+                ),
             )
         ],
     ),

@@ -151,8 +151,8 @@ def test_refused_value() -> None:
         (
             "11.1.3",
             (
-                "handle_cpreg_only_in_incoming_stream: system register op0:3 op1:0 crn:1 crm:0 op2:3 "
-                "in the incoming stream but unknown on the destination: fail migration\n"
+                "handle_cpreg_only_in_incoming_stream: system register op0:3 op1:0 crn:1 crm:0 "
+                "op2:3 in the incoming stream but unknown on the destination: fail migration\n"
                 "Could not set register system register op0:3 op1:0 crn:0 crm:0 op2:0 to 2 (is 1)\n"
                 "Could not set register fw reg 0 to 10003 (is 10001)\n"
             ),
