@@ -8,22 +8,27 @@ import contextlib
 import importlib.util
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from armferry.errors import ArmferryError
 from armferry.ferry.copy import write_all, written_beside
-from armferry.lab.gate import gate_lines, judge_update
+from armferry.lab.deb import package_file
+from armferry.lab.gate import gate_document, gate_lines, judge_update
 from armferry.lab.host import HostSpec
 from armferry.lab.kernels import Kernel, KernelStore
 from armferry.lab.matrix import record_all, run_matrix
 from armferry.lab.matrix_text import matrix_json, matrix_lines, tally
 from armferry.lab.nested import NestedQemu
 from armferry.lab.qemu_install import resolve
+from armferry.lab.qemu_package import QEMU_PACKAGE, QemuPackage, qemu_package
+from armferry.lab.releases import Release
 
-__all__ = ["add_parsers"]
+__all__ = ["add_parsers", "host_of"]
+
+_KERNEL, _QEMU = "6.12", "10.0"
 
 
 def add_parsers(rooms: "argparse._SubParsersAction[Any]") -> None:
@@ -53,25 +58,25 @@ def add_parsers(rooms: "argparse._SubParsersAction[Any]") -> None:
     gate = rooms.add_parser(
         "gate",
         help="does an update of the kernel or of QEMU break moves, and what must a level say",
-        epilog="Exit code 0: every move works; 1: with the shipped levels; 2: only with more.",
+        epilog="A kernel is a package file (linux-image-*-cloud-arm64), a series (6.12) or a "
+        "release; a QEMU a package file (qemu-system-arm for arm64) or qemu-RELEASE. Both words "
+        "change both: --old 6.12 qemu-10.0 --new 6.17 qemu-11.1. What is not named is Linux "
+        f"{_KERNEL} and QEMU {_QEMU}. Exit code 0: every move works; 1: with the shipped levels; "
+        "2: only with more.",
     )
     for end in ("old", "new"):
         gate.add_argument(
             f"--{end}",
             required=True,
-            metavar="KERNEL",
-            help=f"the {end} kernel: a package file, a series (6.12) or a release",
-        )
-        gate.add_argument(
-            f"--{end}-qemu",
-            default="10.0",
-            metavar="RELEASE",
-            help=f"the {end} host's QEMU (default: 10.0)",
+            nargs="+",
+            metavar="PACKAGE",
+            help=f"the {end} kernel, the {end} QEMU, or both",
         )
     gate.add_argument("--cpu", default="neoverse-n1", help="the hosts' CPU (default: neoverse-n1)")
     gate.add_argument(
         "--machine", default="virt-7.2", help="the guest's machine type (default: virt-7.2)"
     )
+    gate.add_argument("--json", action="store_true", help="print a JSON document")
     gate.set_defaults(func=run_gate)
 
 
@@ -103,27 +108,53 @@ def run_the_matrix(arguments: argparse.Namespace) -> int:
 def run_gate(arguments: argparse.Namespace) -> int:
     """Judges an update."""
     qemu = NestedQemu(arguments.machine)
-    hosts = [
-        (HostSpec(_kernel(kernel), resolve(release), cpu=arguments.cpu), qemu)
-        for kernel, release in (
-            (arguments.old, arguments.old_qemu),
-            (arguments.new, arguments.new_qemu),
-        )
-    ]
+    ends = (arguments.old, arguments.new)
+    hosts = [(host_of(words, arguments.cpu), qemu) for words in ends]
     if hosts[0] == hosts[1]:
-        raise ArmferryError(f"{arguments.old} and {arguments.new} are one and the same host")
+        old, new = map(" ".join, ends)
+        raise ArmferryError(f"{old} and {new} are one and the same host")
     with _steps("recording") as progress:
         old, new = record_all(hosts, progress)
     with _steps("moving") as progress:
         gate = judge_update(old, new, progress)
+    if arguments.json:
+        print(json.dumps(gate_document(gate), indent=1))
+        return gate.exit_code
     for line in gate_lines(gate):
         print(line)
     return gate.exit_code
 
 
-def _kernel(text: str) -> Kernel:
-    store = KernelStore()
-    return store.unpack(Path(text)) if text.endswith(".deb") else store.get(text)
+def host_of(words: Sequence[str], cpu: str) -> HostSpec:
+    """The host that has the kernel, the QEMU or both that `words` name.
+
+    Raises ArmferryError for a word that names neither, and for two that name the same part.
+    """
+    parts: dict[str, Kernel | QemuPackage | Release] = {}
+    for word in words:
+        part, found = _part(word)
+        if part in parts:
+            raise ArmferryError(f"{' '.join(words)}: names a {part} twice")
+        parts[part] = found
+    kernel = parts.get("kernel") or KernelStore().get(_KERNEL)
+    qemu = parts.get("QEMU") or resolve(_QEMU)
+    assert isinstance(kernel, Kernel)
+    if isinstance(qemu, QemuPackage):
+        return HostSpec(kernel, qemu.release, cpu=cpu, package=qemu)
+    assert isinstance(qemu, Release)
+    return HostSpec(kernel, qemu, cpu=cpu)
+
+
+def _part(word: str) -> tuple[str, Kernel | QemuPackage | Release]:
+    """What a word names, and which part of a host that is."""
+    path = Path(word)
+    if path.suffix == ".deb":
+        if package_file(path).name == QEMU_PACKAGE:
+            return "QEMU", qemu_package(path)
+        return "kernel", KernelStore().unpack(path)
+    if word.startswith("qemu-"):
+        return "QEMU", resolve(word.removeprefix("qemu-"))
+    return "kernel", KernelStore().get(word)
 
 
 @contextlib.contextmanager

@@ -7,16 +7,18 @@ registers hold what they held after reset, so what is dropped is lossless, and w
 it is told.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from armferry.decide import Answer, Plan, SourceFacts, make_plan, plan_compat
 from armferry.lab.matrix import Cell, Progress, run_matrix
+from armferry.lab.matrix_text import refusals_document
 from armferry.lab.recording import Recording
 from armferry.policy import Policy, aggregate, to_toml
 from armferry.registers import Accelerator, Kind, explain_value, kind, name
 
-__all__ = ["Direction", "Gate", "gate_lines", "judge_update"]
+__all__ = ["Direction", "Gate", "gate_document", "gate_lines", "judge_update"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,13 @@ class Gate:
         """What must be allowed for both ways, when nothing else is."""
         return self.there.bare.policy.union(self.back.bare.policy)
 
+    @property
+    def level(self) -> str:
+        """The same as a document for `armferry/policy/levels` or /etc/armferry; empty for none."""
+        if self.policy == Policy():
+            return ""
+        return to_toml(self.policy, self.there.cell.source.qemu.machine, Accelerator.KVM)
+
 
 def judge_update(old: Recording, new: Recording, progress: Progress) -> Gate:
     """Judge the update from `old` to `new`; about a minute. Raises `LabHostFault`."""
@@ -92,19 +101,71 @@ def gate_lines(gate: Gate) -> Iterator[str]:
         yield ""
         yield from _way(words, way)
     yield ""
-    text = to_toml(gate.policy)
-    if not text.strip():
+    if not gate.level:
         yield "No compat level is needed."
         return
     yield "The compat level that both ways need, all of it:"
     yield ""
-    yield text.rstrip()
+    yield gate.level.rstrip()
     for way in (gate.there, gate.back):
         if compat := plan_compat(way.bare):
             yield ""
             where = way.cell.destination.spec.kernel.release
             yield f"As compat properties of a QEMU that has them, for {where}:"
             yield compat
+
+
+def gate_document(gate: Gate) -> dict[str, Any]:
+    """The answer for a program."""
+    there = gate.there.cell
+    before, after = (one.source().lists[0] for one in (there.source, there.destination))
+
+    def rows(indexes: tuple[int, ...]) -> list[dict[str, str | None]]:
+        return [
+            {
+                "index": f"{index:#018x}",
+                "name": name(index, Accelerator.KVM),
+                "old": _hex(before, index),
+                "new": _hex(after, index),
+            }
+            for index in indexes
+        ]
+
+    return {
+        "format": "armferry-gate",
+        "version": 1,
+        "old": there.source.name,
+        "new": there.destination.name,
+        "machine": there.source.qemu.machine,
+        "verdict": ("works", "works-with-policy", "fails")[gate.exit_code],
+        "gone": rows(gate.gone),
+        "new_registers": rows(gate.new),
+        "changed": rows(gate.changed),
+        "old_to_new": _way_document(gate.there),
+        "new_to_old": _way_document(gate.back),
+        "level": gate.level,
+    }
+
+
+def _way_document(way: Direction) -> dict[str, Any]:
+    cell, shipped = way.cell, way.shipped
+    return {
+        "stock": {"loads": cell.stock.completed, "message": cell.message},
+        "kernel_refuses": refusals_document(cell.refused),
+        "verdict": shipped.verdict.answer.value,
+        "risk": str(shipped.verdict.risk),
+        "to_be_named": [
+            {"name": one.name, "action": one.action, "risk": str(one.risk), "reason": one.reason}
+            for one in shipped.entries
+        ],
+        "obstacles": list(shipped.obstacles),
+        "ferried": None if cell.ferried is None else cell.ferried.completed,
+        "faults": list(cell.faults),
+    }
+
+
+def _hex(registers: Mapping[int, int], index: int) -> str | None:
+    return f"{registers[index]:#x}" if index in registers else None
 
 
 def _direction(cell: Cell) -> Direction:

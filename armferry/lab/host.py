@@ -35,6 +35,7 @@ from armferry.lab.channel import ChannelFault, Frame, FrameReader, encode
 from armferry.lab.initramfs import AGENT_PORT, base_archive, own_archive, userland_archive
 from armferry.lab.kernels import Kernel
 from armferry.lab.qemu_install import install
+from armferry.lab.qemu_package import QemuPackage
 from armferry.lab.releases import Release, release_named
 
 __all__ = ["Completed", "HostSpec", "Job", "JobResult", "LabHost", "LabHostFault", "outer_qemu"]
@@ -62,7 +63,8 @@ class LabHostFault(EnvironmentFault):
 class HostSpec:
     """What to boot. `userland` is the Debian release whose QEMU and python3 are inside.
 
-    `memory` is in MiB; `append` is added to the kernel's command line.
+    A `package` takes the place of its QEMU. `memory` is in MiB; `append` is added to the kernel's
+    command line.
     """
 
     kernel: Kernel
@@ -70,6 +72,12 @@ class HostSpec:
     cpu: str = "neoverse-n1"
     memory: int = 1024
     append: str = ""
+    package: QemuPackage | None = None
+
+    @property
+    def qemu_version(self) -> str:
+        """Upstream's version of the QEMU inside."""
+        return self.userland.version if self.package is None else self.package.version
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +132,13 @@ class LabHost:
         self.spec = spec
         self._reader = FrameReader()
         self._resources = contextlib.ExitStack()
-        program = qemu or outer_qemu()
+        self.program = program = qemu or outer_qemu()
         parts = [base_archive(), userland_archive(spec.userland)]
         if not cold:
             parts.append(_bytecode_archive(spec, program))
+        if spec.package is not None:
+            # the kernel unpacks archives in their order: the later file stays
+            parts.append(spec.package.archive)
         with contextlib.ExitStack() as undo:
             undo.callback(self.close)
             self._resources.enter_context(_place())

@@ -26,6 +26,7 @@ from armferry.lab import cpio
 from armferry.lab.apt import AptState
 from armferry.lab.apt_sources import debian_mirror
 from armferry.lab.cache import cache_folder
+from armferry.lab.deb import unpack
 from armferry.lab.kernels import Kernel
 from armferry.lab.releases import Release
 
@@ -191,7 +192,7 @@ def _fetch_busybox(apt: AptState, busybox: Path) -> None:
     if not packages:
         raise InitramfsFault("Debian's archive has no busybox-static for arm64: try another mirror")
     with tempfile.TemporaryDirectory(dir=busybox.parent) as temporary:
-        _run(["dpkg-deb", "-x", str(apt.download(packages[-1])), temporary], "install dpkg")
+        unpack(apt.download(packages[-1]), Path(temporary))
         found = next(Path(temporary).glob("**/bin/busybox"))
         shutil.move(found, busybox)
 

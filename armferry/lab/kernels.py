@@ -14,7 +14,6 @@ import json
 import lzma
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ from armferry.errors import ArmferryError, EnvironmentFault
 from armferry.hosts.release import newest_match, release_key
 from armferry.lab.apt import AptState, Package
 from armferry.lab.cache import cache_folder
+from armferry.lab.deb import package_file, unpack
 
 __all__ = [
     "Kernel",
@@ -40,6 +40,9 @@ _PACKAGE = re.compile(r"linux-(?P<part>binary|image)-(?P<release>\d[^-]*(?:-\d+)
 
 # What the guest needs to answer on its virtio console.
 _WANTED_MODULES = ("virtio_pci", "virtio_console")
+
+
+_LOCAL = "local"
 
 
 class UnknownKernelError(ArmferryError):
@@ -140,13 +143,22 @@ class KernelStore:
     def unpack(self, deb: Path, package: Package | None = None) -> Kernel:
         """Unpack a kernel package file; `package` says where it came from, if the archive knows.
 
-        Raises `KernelUnpackFault`.
+        One that nobody knows is kept by its content and found by its file alone: packages of one
+        release may differ.
+
+        Raises `KernelUnpackFault`, `BadPackage`.
         """
         package = package or _local_package(deb)
         release = _release(package)
+        folder = self.folder / release
+        if package.suite == _LOCAL:
+            folder = self.folder / f".{_LOCAL}" / package.sha256[:24]
+            if folder.exists():
+                return self._read(folder / "kernel.json")
+        folder.parent.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.folder) as temporary:
             root = Path(temporary, "root")
-            _dpkg_deb("-x", str(deb), str(root))
+            unpack(deb, root)
             images = [*root.glob("boot/vmlinuz-*"), *root.glob("usr/lib/modules/*/vmlinuz")]
             if len(images) != 1:
                 raise KernelUnpackFault(
@@ -170,7 +182,6 @@ class KernelStore:
                 tuple(modules),
             )
             (kept / "kernel.json").write_text(json.dumps(asdict(origin), indent=2) + "\n")
-            folder = self.folder / release
             if folder.exists():
                 shutil.rmtree(folder)
             kept.rename(folder)
@@ -196,18 +207,9 @@ def _series(release: str) -> str:
 
 
 def _local_package(deb: Path) -> Package:
-    name, version = _dpkg_deb("-W", "--showformat=${Package} ${Version}", str(deb)).split(" ")
-    return Package(name, version, "local", hashlib.sha256(deb.read_bytes()).hexdigest())
-
-
-def _dpkg_deb(*arguments: str) -> str:
-    try:
-        done = subprocess.run(["dpkg-deb", *arguments], capture_output=True, text=True, check=False)
-    except FileNotFoundError as missing:
-        raise KernelUnpackFault("dpkg-deb is not installed: install the package dpkg") from missing
-    if done.returncode != 0:
-        raise KernelUnpackFault(f"dpkg-deb {' '.join(arguments)} failed: {done.stderr.strip()}")
-    return done.stdout
+    about = package_file(deb)
+    sha256 = hashlib.sha256(deb.read_bytes()).hexdigest()
+    return Package(about.name, about.version, _LOCAL, sha256)
 
 
 def _load_order(root: Path, wanted: Sequence[str]) -> Iterator[Path]:

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from armferry.decide import Risk, verdict_document
+from armferry.hosts.kvm import Refusal
 from armferry.lab.matrix import Cell
 from armferry.registers import Accelerator, name
 
-__all__ = ["matrix_json", "matrix_lines", "tally"]
+__all__ = ["matrix_json", "matrix_lines", "refusals_document", "tally"]
 
 
 def tally(cells: Sequence[Cell]) -> str:
@@ -59,6 +60,20 @@ def matrix_json(cells: Sequence[Cell]) -> dict[str, Any]:
     return {"format": "armferry-matrix", "version": 1, "moves": [_move(cell) for cell in cells]}
 
 
+def refusals_document(refused: Sequence[Refusal]) -> list[dict[str, Any]]:
+    """What a kernel refused, register by register."""
+    return [
+        {
+            "index": f"{refusal.index:#018x}",
+            "name": name(refusal.index, Accelerator.KVM),
+            "errno": refusal.errno,
+            "incoming": f"{refusal.incoming:#x}",
+            "host": None if refusal.host is None else f"{refusal.host:#x}",
+        }
+        for refusal in refused
+    ]
+
+
 def _move(cell: Cell) -> dict[str, Any]:
     ferried = cell.ferried
     return {
@@ -70,16 +85,7 @@ def _move(cell: Cell) -> dict[str, Any]:
             "message": cell.message,
             "foretold": verdict_document(cell.foretold.unaided)["stock"],
         },
-        "kernel_refuses": [
-            {
-                "index": f"{refusal.index:#018x}",
-                "name": name(refusal.index, Accelerator.KVM),
-                "errno": refusal.errno,
-                "incoming": f"{refusal.incoming:#x}",
-                "host": None if refusal.host is None else f"{refusal.host:#x}",
-            }
-            for refusal in cell.refused
-        ],
+        "kernel_refuses": refusals_document(cell.refused),
         "verdict": cell.foretold.unaided.answer.value,
         "risk": str(cell.foretold.verdict.risk),
         "policy": [

@@ -44,7 +44,7 @@ class Recording:
     @property
     def name(self) -> str:
         """Such as `6.12.107+deb13 neoverse-n1 10.0.13`."""
-        return f"{self.spec.kernel.release} {self.spec.cpu} {self.spec.userland.version}"
+        return f"{self.spec.kernel.release} {self.spec.cpu} {self.spec.qemu_version}"
 
     def source(self) -> Subject:
         """The guest it saved. Raises `BadStream`."""
@@ -58,7 +58,7 @@ class Recording:
             machine=saved.machine,
             cpu="host",
             accelerator=saved.accelerator,
-            qemu=self.spec.userland.version,
+            qemu=self.spec.qemu_version,
             kernel=self.kvm.provenance.kernel,
             hardware=self.kvm.provenance.hardware,
         )
@@ -75,6 +75,7 @@ def host_key(spec: HostSpec, qemu: NestedQemu) -> str:
         _hash_of(kernel.image),
         *map(_hash_of, kernel.modules),
         _hash_of(userland_archive(spec.userland)),
+        *([] if spec.package is None else [_hash_of(spec.package.archive)]),
         json.dumps([spec.cpu, spec.memory, spec.append, qemu.arguments()]),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
@@ -104,7 +105,7 @@ def record(host: LabHost, qemu: NestedQemu) -> Recording:
     if not outcome.completed:
         words = outcome.reason or outcome.stderr.strip()
         raise RecordingFault(
-            f"lab host {spec.kernel.release} on {spec.cpu}: QEMU {spec.userland.version} could "
+            f"lab host {spec.kernel.release} on {spec.cpu}: QEMU {spec.qemu_version} could "
             f"not save a machine {qemu.machine}: {words}"
         )
     folder = cache_folder("matrix", "hosts") / host_key(spec, qemu)

@@ -1,8 +1,9 @@
 """A policy as a TOML document that `document.parse_document` reads back as the same rules.
 
-Every rule becomes an entry for every machine type and accelerator, since a policy is already the
-answer for one of each. What was known of its origins becomes its reason and a comment: read back,
-an entry comes from the file. What this module refuses to know: how documents are read.
+Unless told otherwise every rule becomes an entry for every machine type and accelerator, since a
+policy is already the answer for one of each. What was known of its origins becomes its reason and
+a comment: read back, an entry comes from the file. What this module refuses to know: how documents
+are read.
 """
 
 from __future__ import annotations
@@ -13,14 +14,18 @@ from collections.abc import Iterable
 from armferry.policy.document import HIDDEN, SAFE_MISSING
 from armferry.policy.rules import Origin, Policy, Selector
 from armferry.policy.tolerance import format_rule
-from armferry.registers import Kind, name
+from armferry.registers import Accelerator, Kind, name
 
 __all__ = ["to_toml"]
 
 
-def to_toml(policy: Policy) -> str:
-    """The document, newline at its end; of several pinned PSCI versions the effective one only."""
-    parts: list[str] = []
+def to_toml(policy: Policy, level: str = "", accelerator: Accelerator | None = None) -> str:
+    """The document, newline at its end; of several pinned PSCI versions the effective one only.
+
+    With a `level` it is for that machine type and older ones, with an `accelerator` its entries
+    are for that one alone.
+    """
+    parts = [f"level = {_quoted(level)}\n"] if level else []
     if policy.psci_version is not None:
         sources = "; ".join(_clean(origin.where) for origin in policy.psci_origins)
         parts.append(f"# from {sources}\nkvm-psci-version = {_quoted(str(policy.psci_version))}\n")
@@ -34,7 +39,7 @@ def to_toml(policy: Policy) -> str:
 
     def entry(select: Selector, action: str, origins: Iterable[Origin]) -> None:
         reset = frozenset() if isinstance(select, Kind) else resets.pop(select, frozenset())
-        parts.append(_entry(select, action, reset, origins))
+        parts.append(_entry(select, action, reset, origins, accelerator))
 
     for index, origins in policy.hidden.items():
         entry(index, HIDDEN, origins)
@@ -47,7 +52,13 @@ def to_toml(policy: Policy) -> str:
     return "\n".join(parts)
 
 
-def _entry(select: Selector, action: str, reset: frozenset[int], origins: Iterable[Origin]) -> str:
+def _entry(
+    select: Selector,
+    action: str,
+    reset: frozenset[int],
+    origins: Iterable[Origin],
+    accelerator: Accelerator | None,
+) -> str:
     lines = [f"# from {_clean(origin.where)}" for origin in origins]
     lines.append("[[entry]]")
     if isinstance(select, Kind):
@@ -56,6 +67,8 @@ def _entry(select: Selector, action: str, reset: frozenset[int], origins: Iterab
         lines.append(f"register = {_quoted(f'{select:#018x}')}  # {_clean(name(select))}")
     if action:
         lines.append(f"action = {_quoted(action)}")
+    if accelerator is not None:
+        lines.append(f"accelerator = {_quoted(accelerator.value)}")
     if reset:
         lines.append(f"reset = [{', '.join(_quoted(f'{value:#x}') for value in sorted(reset))}]")
     reasons = list(dict.fromkeys(origin.reason for origin in origins if origin.reason))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from armferry.lab.apt import AptFault, AptState, Package, parse_packages
+from armferry.lab.deb import BadPackage
 from armferry.lab.kernels import (
     KernelStore,
     KernelUnpackFault,
@@ -178,6 +179,33 @@ def test_a_package_without_an_image_is_refused(tmp_path: Path) -> None:
         "linux-image-6.19.6+deb13-cloud-arm64.deb has 0 kernel images, one was expected: give the"
         " package that has vmlinuz (from 6.19 on linux-binary-*)"
     )
+
+
+def test_package_files_of_one_release_do_not_take_each_others_place(tmp_path: Path) -> None:
+    name = "linux-image-6.1.0-50-cloud-arm64"
+    store = KernelStore(tmp_path / "kernels", _Archive({}))
+    store.folder.mkdir()
+    kernels = []
+    for version in ("6.1.176-1", "6.1.176-2"):
+        (tmp_path / version).mkdir()
+        files = {"boot/vmlinuz-6.1.0-50-cloud-arm64": version.encode()}
+        kernels.append(store.unpack(_deb(tmp_path / version, name, version, files)))
+    assert [kernel.release for kernel in kernels] == ["6.1.0-50", "6.1.0-50"]
+    assert [kernel.image.read_bytes() for kernel in kernels] == [b"6.1.176-1", b"6.1.176-2"]
+    assert store.unpack(tmp_path / "6.1.176-1" / f"{name}.deb") == kernels[0]
+    # a series means a kernel of the archive, never somebody's file
+    assert store.installed() == []
+
+
+def test_a_file_that_is_no_package_is_bad_input(tmp_path: Path) -> None:
+    deb = tmp_path / "kernel.deb"
+    for content in (None, b"not a package"):
+        if content is not None:
+            deb.write_bytes(content)
+        with pytest.raises(BadPackage) as refused:
+            KernelStore(tmp_path, _Archive({})).unpack(deb)
+        assert str(refused.value).startswith(f"{deb}: not a package that can be read: ")
+        assert refused.value.exit_code == 3
 
 
 def test_another_package_is_refused(tmp_path: Path) -> None:
