@@ -6,7 +6,7 @@ host accepts up to its own. Facts: TCG reads each register back after writing it
 EINVAL (both measured, see docs).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from armferry.decide.model import Destination
@@ -29,6 +29,7 @@ from armferry.registers import (
     differing_fields,
     explain_value,
     kind,
+    parse_register,
 )
 
 __all__ = ["ValueRule", "differences", "fields_fit", "refusal", "tolerated_values"]
@@ -38,6 +39,24 @@ _EVERY_CACHE = {0x6020000000110000 + number for number in range(14)}
 """CCSIDR of every cache that could be: a kernel that lists them all, those the CPU has not
 included, keeps them for the guest and takes any geometry (measured on 6.12 and later); 6.1 and
 older list what the CPU has, and take nothing else."""
+
+
+# What KVM lets be set, measured value by value on Linux 5.10 to 7.3 and emulated CPUs
+# (tests/lab/test_kernel_refusals.py), beyond what KVM_ARM_GET_REG_WRITABLE_MASKS says.
+_CLIDR = parse_register("CLIDR_EL1")
+"""Takes every value in its writable bits, deeper caches than the host's too."""
+_IMPLEMENTATION = frozenset(map(parse_register, ("MIDR_EL1", "REVIDR_EL1", "AIDR_EL1")))
+"""Said to be writable from 6.15 on, and refused all the same to a VM that did not ask for
+KVM_CAP_ARM_WRITABLE_IMP_ID_REGS first; QEMU does not ask."""
+_WRITABLE_WHERE_UNSAID = {parse_register("ID_AA64PFR0_EL1"): 0xFF << 56}
+"""CSV2 and CSV3 may be lowered on kernels older than the request (5.10 and 6.1)."""
+_FORGOTTEN = {
+    parse_register("ID_AA64MMFR2_EL1"): 0xF << 24,
+    parse_register("ID_AA64PFR0_EL1"): 0xF << 40,
+}
+"""NV, shown before 6.16, and MPAM, shown before 6.13: no guest could use either. Taken and
+forgotten where the host's own is 0. NV is measured; no emulated CPU has MPAM, which is from
+set_id_aa64pfr0_el1() of arch/arm64/kvm/sys_regs.c."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +88,33 @@ def refusal(index: int, source: int, destination: Destination) -> str | None:
     fixed_there = register.constant if kvm else tcg_keeps(index)
     if not fixed_there or (counts_vcpus(index) and not destination.same_vcpus):
         return None
-    if kvm and destination.writable is not None:
-        fixed = (source ^ own) & ~destination.writable.get(index, 0)
-        if not fixed:
-            return None
+    if kvm and _kernel_lets_be_set(index, source, own, destination.writable):
+        return None
     every_cache = destination.registers.keys() >= _EVERY_CACHE
     if kvm and register.kind is Kind.CACHE_GEOMETRY and every_cache:
         return None
     return f"the destination fixes it at {own:#x}"
+
+
+def _kernel_lets_be_set(
+    index: int, source: int, own: int, writable: Mapping[int, int] | None
+) -> bool:
+    """Whether KVM takes another value for an identification register.
+
+    It does where only writable bits differ and no field promises more than the host has. What
+    older kernels should not have shown, newer ones take and forget.
+    """
+    if index in _IMPLEMENTATION:
+        return False
+    if writable is None:
+        bits = _WRITABLE_WHERE_UNSAID.get(index, 0)
+    else:
+        bits = writable.get(index, 0)
+        if not own & _FORGOTTEN.get(index, 0):
+            source &= ~_FORGOTTEN.get(index, 0)
+    if (source ^ own) & ~bits:
+        return False
+    return index == _CLIDR or fields_fit(index, source, own)
 
 
 def tolerated_values(

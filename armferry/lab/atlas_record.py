@@ -48,15 +48,19 @@ class KvmEntry:
     def name(self) -> str:
         return f"{self.kernel}/{self.cpu}"
 
-    def record(self) -> dict[str, Any]:
-        """The fingerprint document and how it was made, from one boot of the lab."""
-        kernel = KernelStore().get(self.kernel)
+    def boot(self) -> LabHost:
+        """A host with that kernel on that CPU model. Raises `LabHostFault`."""
         newest = self.cpu == _NEWEST
         program = install(release_named(_NEWEST_QEMU)).launcher if newest else outer_qemu()
         cpu = _NEWEST_MODEL if newest else self.cpu
-        spec = HostSpec(kernel, release_named(_USERLAND), cpu=cpu)
-        with LabHost(spec, program, boot_limit=_TIME_LIMIT) as host:
+        spec = HostSpec(KernelStore().get(self.kernel), release_named(_USERLAND), cpu=cpu)
+        return LabHost(spec, program, boot_limit=_TIME_LIMIT)
+
+    def record(self) -> dict[str, Any]:
+        """The fingerprint document and how it was made, from one boot of the lab."""
+        with self.boot() as host:
             done = host.run(["armferry", "fingerprint", "kvm"], time_limit=_TIME_LIMIT)
+            kernel, cpu, program = host.spec.kernel, host.spec.cpu, host.program
         if done.exit_code != 0:
             words = done.stderr.decode("utf-8", "replace").strip()
             raise AtlasRecordFault(f"atlas entry {self.name}: the host said: {words}")

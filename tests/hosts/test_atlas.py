@@ -1,11 +1,13 @@
 """The atlas that comes with armferry: every entry, what it says of registers, how it is named."""
 
 import json
+from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 
 import pytest
 
-from armferry.decide import Answer, judge
+from armferry.decide import Answer, Risk, SourceFacts, judge
 from armferry.hosts.atlas import (
     Atlas,
     Entry,
@@ -18,8 +20,8 @@ from armferry.hosts.atlas import (
 from armferry.hosts.atlas.history import conditions
 from armferry.hosts.fingerprint import dump, parse
 from armferry.hosts.release import newest_match, release_key
-from armferry.hosts.subject import open_subject
-from armferry.policy import aggregate
+from armferry.hosts.subject import Subject, open_subject
+from armferry.policy import AcceptedRisk, Policy, aggregate
 from armferry.registers import Accelerator, parse_register
 
 SERIES = ("5.10", "6.1", "6.12", "6.16", "6.17", "6.18", "6.19", "7.0", "7.1", "7.2", "7.3")
@@ -140,6 +142,26 @@ def test_an_entry_is_an_end_of_a_move() -> None:
     assert judge(source.move_to(destination), policy).answer is Answer.WORKS_WITH_POLICY
     back = judge(destination.move_to(source), policy)
     assert [one.name for one in back.decisions[0].refused] == ["PSCI_VERSION"]
+
+
+def test_every_move_between_kernels_waits_for_no_more_than_a_word() -> None:
+    """On real CPU models; what `max` has that older kernels do not give is for `plan`."""
+    asking = aggregate("virt-7.2", Accelerator.KVM)
+    told = asking.union(Policy(accepted=AcceptedRisk(guest_visible=True, lossy=True)))
+    kernels = [entry for entry in read_atlas().kernels if entry.cpu != "max"]
+    refused = set()
+    for source, there in permutations(kernels, 2):
+        if source.cpu != there.cpu:
+            continue
+        ends = [Subject(one.name, one.fingerprint, None) for one in (source, there)]
+        move = replace(ends[0].move_to(ends[1]), facts=(SourceFacts(),))
+        assert judge(move, told).answer is not Answer.FAILS, (source.name, there.name)
+        refused |= set(judge(move, asking).decisions[0].refused)
+    assert refused
+    for one in refused:
+        assert "; not done unless you name it (--accept-risk " in one.why
+        lossy = one.name == "CNTPCT_EL0"
+        assert one.risk is (Risk.LOSSY if lossy else Risk.GUEST_VISIBLE), one.why
 
 
 def test_a_folder_is_packed_kernels_first_oldest_first(tmp_path: Path) -> None:
