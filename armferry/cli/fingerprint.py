@@ -40,6 +40,9 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     qemu.set_defaults(func=run_qemu)
 
     kvm = kinds.add_parser("kvm", help="ask this host's /dev/kvm directly")
+    kvm.add_argument(
+        "--nested", action="store_true", help="of vCPUs with EL2, for guests that are hosts"
+    )
     _add_output(kvm)
     kvm.set_defaults(func=run_kvm)
 
@@ -82,7 +85,7 @@ def run_kvm(arguments: argparse.Namespace) -> int:
     from armferry.hosts.kvm import ask
     from armferry.hosts.kvm_fingerprint import fingerprint_of_kvm
 
-    return _write(fingerprint_of_kvm(ask()), arguments)
+    return _write(fingerprint_of_kvm(ask(nested=arguments.nested)), arguments)
 
 
 def run_stream(arguments: argparse.Namespace) -> int:

@@ -22,7 +22,13 @@ from armferry.decide import (
 from armferry.errors import ArmferryError
 from armferry.hosts.fingerprint import Fingerprint
 from armferry.hosts.kvm import Preflight
-from armferry.hosts.subject import OWN_KVM, STANDARD_INPUT, Subject, open_subject
+from armferry.hosts.subject import (
+    OWN_KVM,
+    OWN_NESTED_KVM,
+    STANDARD_INPUT,
+    Subject,
+    open_subject,
+)
 from armferry.policy import Policy
 
 __all__ = [
@@ -100,9 +106,9 @@ def judge_move(arguments: argparse.Namespace, source: Subject) -> Judgement:
     policy = policy_of(arguments, source.machine or destination.machine, destination.accelerator)
     with tracing(arguments) as trace:
         verdict = judge(move, policy, trace)
-    if destination.text != OWN_KVM:
+    if destination.text not in (OWN_KVM, OWN_NESTED_KVM):
         return Judgement(source, destination, policy, verdict)
-    kernel = preflight.ask_kernel(move, verdict, policy)
+    kernel = preflight.ask_kernel(move, verdict, policy, nested=destination.text == OWN_NESTED_KVM)
     refused = preflight.obstacles(kernel, policy)
     verdict = replace(verdict, obstacles=(*verdict.obstacles, *refused))
     return Judgement(source, destination, policy, verdict, kernel)

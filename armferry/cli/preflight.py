@@ -18,7 +18,7 @@ from armferry.registers import Accelerator, name
 __all__ = ["ask_kernel", "document", "obstacles", "show"]
 
 
-def ask_kernel(move: Move, verdict: Verdict, policy: Policy) -> Preflight:
+def ask_kernel(move: Move, verdict: Verdict, policy: Policy, *, nested: bool) -> Preflight:
     """Loads the guest's lists, as they come and as they would be sent, into scratch vCPUs.
 
     Where the version of the destination's QEMU is known, what it leaves out by itself is not tried.
@@ -40,6 +40,7 @@ def ask_kernel(move: Move, verdict: Verdict, policy: Policy) -> Preflight:
         ],
         hidden=policy.hidden,
         psci_version=None if pinned is None else pinned.value,
+        nested=nested,
     )
 
 

@@ -15,7 +15,7 @@ def fingerprint_of_kvm(host: KvmHost) -> Fingerprint:
             cpu="host",
             accelerator=Accelerator.KVM,
             kernel=host.kernel,
-            hardware=host.cpu.text,
+            hardware="" if host.cpu is None else host.cpu.text,
         ),
         (host.registers,),
         at_reset=True,

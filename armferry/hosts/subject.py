@@ -1,8 +1,8 @@
 """Anything with a register list, named on a command line.
 
 A stream, a save image or a fingerprint, in a file or on standard input (`-`); this host's own KVM
-(`kvm:`); an entry of the atlas (`atlas:6.12/neoverse-n1`). Looks at the first bytes of a file,
-never at its name; one that is called like a host is `./kvm:`.
+(`kvm:`, or `kvm:nested` for vCPUs with EL2); an entry of the atlas (`atlas:6.12/neoverse-n1`).
+Looks at the first bytes of a file, never at its name; one that is called like a host is `./kvm:`.
 """
 
 import contextlib
@@ -27,6 +27,7 @@ from armferry.stream.save_image import SaveImage
 
 __all__ = [
     "OWN_KVM",
+    "OWN_NESTED_KVM",
     "STANDARD_INPUT",
     "BadStream",
     "Subject",
@@ -40,6 +41,7 @@ __all__ = [
 
 STANDARD_INPUT = "-"
 OWN_KVM = "kvm:"
+OWN_NESTED_KVM = "kvm:nested"
 ATLAS = "atlas:"
 _CHUNK = 1 << 20
 _START = 64  # enough to tell a document from a stream
@@ -133,8 +135,9 @@ def open_subject(text: str) -> Subject:
     """
     if text == STANDARD_INPUT:
         return _standard_input()
-    if text == OWN_KVM:
-        return Subject(text, fingerprint_of_kvm(ask()), None)
+    if text in (OWN_KVM, OWN_NESTED_KVM):
+        host = ask(nested=text == OWN_NESTED_KVM)
+        return Subject(text, fingerprint_of_kvm(host), None)
     if text.startswith(ATLAS):
         return Subject(text, read_atlas().find(text.removeprefix(ATLAS)).fingerprint, None)
     with FileWindow(Path(text)) as window:

@@ -5,6 +5,7 @@ On a simulated KVM; `tests/lab/test_real_kernels.py` does the same on real ones.
 
 import ctypes
 import errno
+import fcntl
 import os
 import platform
 import struct
@@ -25,12 +26,15 @@ from armferry.hosts.kvm import (
     Vcpu,
     VcpuLists,
     VcpuRefusals,
+    ask,
     device,
     load_list,
     preflight,
 )
 from armferry.hosts.kvm.abi import MASK_COUNT, Request, register_bytes
+from armferry.hosts.kvm_fingerprint import fingerprint_of_kvm
 
+MIDR = 0x603000000013C000
 TCR2, SCTLR, MPIDR = 0x603000000013C103, 0x603000000013C080, 0x603000000013C005
 CCSIDR, PSCI, PC = 0x6020000000110000, 0x6030000000140000, 0x6030000000100040
 VECTOR, SVE_Z0 = 0x6040000000100054, 0x6080000000150000
@@ -332,6 +336,37 @@ def test_a_missing_device_says_what_is_missing(
         " virtual machine needs nested virtualisation; see `dmesg | grep kvm`)"
     )
     assert fault.value.exit_code == 4
+
+
+def test_a_device_that_is_not_kvm_is_told(
+    kernel: SimulatedKvm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "fcntl", fcntl)
+    with pytest.raises(KvmFault) as fault:
+        Vcpu()
+    assert str(fault.value) == (
+        "KVM could not say its version: GET_API_VERSION gave Inappropriate ioctl for device; the"
+        " kernel's log may say more"
+    )
+
+
+def test_the_cpu_is_told_from_its_own_register_unless_that_is_hidden(
+    kernel: SimulatedKvm,
+) -> None:
+    kernel.registers[MIDR] = 0x414FD0C1
+    told = ask().cpu
+    assert told is not None
+    assert told.text == "Arm Neoverse N1 r4p1"
+    assert ask(hidden=[MIDR]).cpu is None
+    assert fingerprint_of_kvm(ask(hidden=[MIDR])).provenance.hardware == ""
+
+
+def test_preflight_of_a_guest_with_el2(kernel: SimulatedKvm) -> None:
+    with pytest.raises(KvmFault):
+        preflight([VcpuLists({}, {})], nested=True)
+    kernel.capabilities[Capability.ARM_EL2] = 1
+    assert preflight([VcpuLists({}, {})], nested=True).vcpus == (VcpuRefusals((), ()),)
+    assert kernel.features >> Feature.HAS_EL2 & 1
 
 
 def test_another_interface_version_is_refused(kernel: SimulatedKvm, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from armferry.hosts.kvm import HiddenRegister, Vcpu, ask, load_list
+from armferry.hosts.kvm import HiddenRegister, Vcpu, VcpuLists, ask, load_list, preflight
 
 
 def attempt(path: Callable[[Vcpu], object], hidden: int) -> str:
@@ -30,6 +30,7 @@ def main() -> None:
         "set": lambda vcpu: vcpu.set(hidden, own[hidden]),
         "set_list": lambda vcpu: vcpu.set_list(own),
         "load_list": lambda vcpu: load_list(vcpu, own),
+        "preflight": lambda _: preflight([VcpuLists(own, own)], hidden=[hidden]),
     }
     with Vcpu(hidden=[hidden]) as vcpu:
         listed = {*vcpu.indexes, *vcpu.migrated, *vcpu.get_list(), *(vcpu.writable_masks() or ())}
@@ -38,7 +39,7 @@ def main() -> None:
         refusals = load_list(vcpu, own | changes)
     answer = {
         "kernel": host.kernel,
-        "cpu": host.cpu.text,
+        "cpu": None if host.cpu is None else host.cpu.text,
         "registers": own,
         "features": sorted(feature.name for feature in host.features),
         "writable": None if host.writable is None else sorted(host.writable),

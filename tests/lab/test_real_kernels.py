@@ -12,6 +12,7 @@ from armferry.hosts.files import FileWindow
 from armferry.lab.host import HostSpec, Job, LabHost, LabHostFault
 from armferry.lab.kernels import KernelStore
 from armferry.lab.nested import NestedQemu, load, save
+from armferry.lab.qemu_install import install
 from armferry.lab.releases import release_named
 from armferry.registers import parse_register
 from armferry.stream import read_saved
@@ -19,6 +20,7 @@ from armferry.stream import read_saved
 pytestmark = pytest.mark.kernel
 
 IN_HOST = Path(__file__).with_name("in_host_kvm.py")
+IN_FEATURES = Path(__file__).with_name("in_host_features.py")
 
 
 def _index(name: str) -> int:
@@ -120,7 +122,7 @@ def test_the_kernel_is_asked_and_hidden_registers_stay_hidden(
 
     assert answer["refusals"] == refused
     action = {path: "read" if path == "get" else "set" for path in answer["paths"]}
-    assert sorted(action) == ["get", "load_list", "set", "set_list"]
+    assert sorted(action) == ["get", "load_list", "preflight", "set", "set_list"]
     assert answer["paths"] == {
         path: f"cannot {action[path]} {name} ({hidden:#018x}): it is hidden from this VM; take it"
         " out of x-mig-hidden-regs to let the VM have it"
@@ -128,6 +130,67 @@ def test_the_kernel_is_asked_and_hidden_registers_stay_hidden(
     }
     assert not answer["hidden_listed"]
     assert answer["refused_without_hidden"] == 0
+
+
+# one register of each size: FPSR, X0, V0 (without SVE), P0 and Z0 (with SVE)
+FPSR, X0, V0 = "0x60200000001000d4", "0x6030000000100000", "0x6040000000100054"
+P0, Z0 = "0x6050000000150400", "0x6080000000150000"
+SVE_VLS = "0x606000000015ffff"
+NO_EL2 = (
+    "this kernel offers no nested virtualisation (KVM_CAP_ARM_EL2): it needs a CPU with FEAT_NV2"
+    " and kvm-arm.mode=nested on the kernel's command line"
+)
+
+
+def _features(host: LabHost) -> list[Any]:
+    host.put("/guest/in_host_features.py", IN_FEATURES.read_bytes())
+    words = ["python3", "/guest/in_host_features.py", FPSR, X0, V0, P0, Z0]
+    done = host.run(words, time_limit=240.0)
+    assert done.exit_code == 0, done.stderr.decode()
+    answers: list[Any] = json.loads(done.stdout)
+    return answers
+
+
+def test_a_host_without_sve_and_el2() -> None:
+    with _host("6.12") as host:
+        plain, nested = _features(host)
+    assert plain["features"] == ["PMU_V3", "PSCI_0_2"]
+    assert (plain["listed"], plain["el2"]) == (LENGTHS["6.12"], 0)
+    assert plain["sizes"].keys() == {"4", "8", "16"}
+    assert plain["refused"] == {}
+    assert plain["written"] == dict.fromkeys((FPSR, X0, V0), True)
+    assert nested == NO_EL2
+
+
+def test_sve_pointer_authentication_and_el2_where_the_kernel_offers_them() -> None:
+    spec = HostSpec(
+        KernelStore().get("7.3"),
+        release_named("trixie"),
+        cpu="max,pauth-impdef=on",
+        append="kvm-arm.mode=nested",
+    )
+    newest = install(release_named("trixie-backports")).launcher
+    with LabHost(spec, newest, boot_limit=240.0) as host:
+        plain, nested = _features(host)
+        fingerprints = [
+            host.run(["armferry", "fingerprint", "kvm", *words], time_limit=240.0)
+            for words in ((), ("--nested",))
+        ]
+    offered = ["PMU_V3", "PSCI_0_2", "PTRAUTH_ADDRESS", "PTRAUTH_GENERIC", "SVE"]
+    assert plain["features"] == offered
+    assert nested["features"] == ["HAS_EL2", *offered]
+    assert plain["el2"] == 0
+    assert nested["el2"] > 40
+    for answer in (plain, nested):
+        # with SVE the vectors are read at the length that the vCPU was given
+        assert answer["sizes"].keys() == {"4", "8", "32", "64", "256"}
+        assert answer["sizes"]["256"] == 32
+        # which lengths there are is settled once SVE is finalised
+        assert answer["refused"] == {SVE_VLS: errno.EPERM}
+        assert answer["written"] == dict.fromkeys((FPSR, X0, P0, Z0), True)
+    for done, answer in zip(fingerprints, (plain, nested), strict=True):
+        assert done.exit_code == 0, done.stderr.decode()
+        assert len(json.loads(done.stdout)["cpus"][0]["registers"]) == answer["listed"]
 
 
 @pytest.mark.full

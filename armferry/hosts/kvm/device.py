@@ -63,7 +63,7 @@ class Vcpu:
         with contextlib.ExitStack() as undo:
             undo.callback(self.close)
             self._kvm = self._keep(_open())
-            version = fcntl.ioctl(self._kvm, Request.GET_API_VERSION)
+            version = _call("say its version", self._kvm, Request.GET_API_VERSION, 0)
             if version != abi.API_VERSION:
                 raise KvmFault(
                     f"{DEVICE} speaks KVM interface version {version}, armferry knows"

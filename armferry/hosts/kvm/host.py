@@ -9,7 +9,6 @@ after reset. Counters run on.
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from armferry.hosts.kvm.abi import Capability, Feature
 from armferry.hosts.kvm.device import Vcpu
@@ -17,7 +16,7 @@ from armferry.hosts.kvm.midr import CpuIdentity, identify
 
 __all__ = ["KvmHost", "ask"]
 
-MIDR = Path("/sys/devices/system/cpu/cpu0/regs/identification/midr_el1")
+_MIDR = 0x6030_0000_0013_C000
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +25,12 @@ class KvmHost:
 
     `registers` is the list QEMU would send (index -> value at reset, ascending), `apart` the
     indexes of the core and SVE registers, `writable` identification register -> bits that may be
-    set (None: the kernel does not say), `features` what the vCPU was made with.
+    set (None: the kernel does not say), `features` what the vCPU was made with. `cpu` is None when
+    its register is hidden.
     """
 
     kernel: str
-    cpu: CpuIdentity
+    cpu: CpuIdentity | None
     registers: Mapping[int, int]
     apart: tuple[int, ...]
     writable: Mapping[int, int] | None
@@ -52,7 +52,7 @@ def ask(*, hidden: Iterable[int] = (), nested: bool = False) -> KvmHost:
         listed = set(vcpu.migrated)
         return KvmHost(
             kernel=platform.release(),
-            cpu=identify(int(MIDR.read_text(), 16)),
+            cpu=identify(registers[_MIDR]) if _MIDR in registers else None,
             registers=registers,
             apart=tuple(index for index in vcpu.indexes if index not in listed),
             writable=vcpu.writable_masks(),

@@ -57,21 +57,26 @@ class Preflight:
 
 
 def preflight(
-    lists: Iterable[VcpuLists], *, hidden: Iterable[int] = (), psci_version: int | None = None
+    lists: Iterable[VcpuLists],
+    *,
+    hidden: Iterable[int] = (),
+    psci_version: int | None = None,
+    nested: bool = False,
 ) -> Preflight:
     """Load each list into a vCPU of its own.
 
     The incoming one as stock QEMU would, nothing hidden; the outgoing one with `hidden` registers
-    gone and the value `psci_version` in PSCI_VERSION, if any. Raises `KvmFault`, and
+    gone and the value `psci_version` in PSCI_VERSION, if any. `nested` is for a guest whose vCPUs
+    have EL2. Raises `KvmFault`, and
     `HiddenRegister` for an outgoing list that has a hidden register.
     """
     gone = frozenset(hidden)
     refused = False
     found = []
     for one in lists:
-        with Vcpu() as stock:
+        with Vcpu(nested=nested) as stock:
             incoming = load_list(stock, one.incoming)
-        with Vcpu(hidden=gone) as scratch:
+        with Vcpu(hidden=gone, nested=nested) as scratch:
             if psci_version is not None and not _offers(scratch, psci_version):
                 refused = True
             outgoing = load_list(scratch, one.outgoing)
