@@ -310,8 +310,6 @@ class _Merge:
         risk = Risk.LOSSLESS if own == value else self._drop_risk(index, evidence)
         if risk is Risk.LOSSLESS:
             cost = f"{evidence}, so nothing is lost"
-        elif kind(index) in _FIRMWARE:
-            cost = f"the guest was told {explain_value(index, value) or f'{value:#x}'}"
         elif read_only(index):
             cost = self._then_reads(index)
         else:
@@ -350,8 +348,11 @@ class _Merge:
     def _then_reads(self, index: int) -> str:
         """What changes for a guest that can only read the register."""
         own = self._destination.registers.get(index)
-        then = "and then what nobody listed" if own is None else f"and then {own:#x}"
-        return f"the guest reads {self._incoming[index]:#x} there now {then}"
+        now, then = (
+            "what nobody listed" if value is None else explain_value(index, value) or f"{value:#x}"
+            for value in (self._incoming[index], own)
+        )
+        return f"the guest reads {now} there now and then {then}"
 
     def _value_risk(self, index: int) -> Risk:
         """The risk of giving the guest another value than the one it has."""

@@ -42,11 +42,13 @@ def test_of_a_counter_only_its_presence_is_told(capsys: pytest.CaptureFixture[st
     assert _run("atlas", "why", "CNTPCT_EL0") == 0
     told = capsys.readouterr().out.splitlines()
     assert told[1].startswith("on cortex-a72, ")
-    assert told[2:4] == [
-        "  5.10.0-32 to 6.1.0-50: not there",
-        "  6.12.107+deb13 to 7.3.4+deb13: there, and runs on",
-    ]
-    ends = "6.1.0-50/cortex-a72 6.12.107+deb13/cortex-a72"
+    absent, present = told[2:4]
+    assert absent.startswith("  5.10.0-")
+    assert absent.endswith(": not there")
+    assert present.startswith("  6.12.")
+    assert present.endswith(": there, and runs on")
+    before, first = absent.split()[2].strip(":"), present.split()[0]
+    ends = f"{before}/cortex-a72 {first}/cortex-a72"
     assert told[4:] == ["", f"next: armferry atlas diff {ends}"]
 
 

@@ -89,7 +89,7 @@ CASES: dict[str, Case] = {
                 Class.HIDDEN,
                 None,
                 Risk.GUEST_VISIBLE,
-                "hidden from the VM; the guest was told TRNG_V1_0",
+                "hidden from the VM; the guest reads TRNG_V1_0 there now and then what nobody listed",
             )
         ],
     ),
@@ -105,8 +105,8 @@ CASES: dict[str, Case] = {
                 None,
                 Risk.GUEST_VISIBLE,
                 (
-                    "the destination does not know it and no rule allows dropping it; the guest's "
-                    "value is 0x1"
+                    "the destination does not know it and no rule allows dropping it; the guest "
+                    "reads TRNG_V1_0 there now and then what nobody listed"
                 ),
             )
         ],
@@ -293,7 +293,10 @@ CASES: dict[str, Case] = {
                 Class.HIDDEN,
                 None,
                 Risk.GUEST_VISIBLE,
-                "hidden from the VM; the guest reads 0x3 there now and then 0x1",
+                (
+                    "hidden from the VM; the guest reads DISCOVER_IMPL_VER, DISCOVER_IMPL_CPUS "
+                    "there now and then DISCOVER_IMPL_VER"
+                ),
             )
         ],
     ),
