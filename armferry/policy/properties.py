@@ -12,9 +12,9 @@ QEMU's string input visitor, the `-global` option and the CPU feature parser):
   properties takes one register there at most. armferry reads doubled commas there, and writes
   them: it is the only form in which a list and further options can be told apart.
 
-Kinder than QEMU: names instead of numbers, spaces on both sides of a comma, doubled commas
-wherever a list stands. Sterner: a negative number, which QEMU wraps round, and an empty element
-are errors.
+Kinder than QEMU: names and encodings instead of numbers, spaces on both sides of a comma, doubled
+commas wherever a list stands. Sterner: a negative number, which QEMU wraps round, and an empty
+element are errors.
 
 What it refuses to know: which registers exist (`armferry.registers` reads names).
 """
@@ -22,7 +22,7 @@ What it refuses to know: which registers exist (`armferry.registers` reads names
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from armferry.policy.errors import PropertyError
@@ -62,6 +62,9 @@ _ACCEPTED = (
 _NUMBER = re.compile(r"0[xX][0-9a-fA-F]+|[0-9]+")
 _RANGE = re.compile(rf"({_NUMBER.pattern})-({_NUMBER.pattern})")
 _LONGEST_RANGE = 65536
+_CP_ENCODING = re.compile(
+    r"\s*(p1[45],\d+,c\d+(?:,c\d+,\d+)?(?:,s)?)\s*(?=,|$)", re.IGNORECASE | re.ASCII
+)
 _GLOBAL = re.compile(r"(?P<driver>[^.=,]+)\.(?P<property>[^=]+)=(?P<value>.*)", re.DOTALL)
 
 
@@ -107,8 +110,8 @@ def parse_list(text: str, where: str) -> tuple[int, ...]:
     if not text.strip():
         return ()
     indexes: set[int] = set()
-    for element in text.split(","):
-        indexes.update(_element(element.strip(), text, where))
+    for element in _elements(text):
+        indexes.update(_element(element, text, where))
     return tuple(sorted(indexes))
 
 
@@ -204,6 +207,19 @@ def _texts(properties: Properties) -> list[tuple[str, str]]:
         if indexes:
             texts.append((name, format_list(indexes)))
     return texts
+
+
+def _elements(text: str) -> Iterator[str]:
+    """What stands between the commas of a list; an AArch32 encoding keeps its own commas."""
+    rest: str | None = text
+    while rest is not None:
+        if whole := _CP_ENCODING.match(rest):
+            yield whole[1]
+            rest = rest[whole.end() + 1 :] if whole.end() < len(rest) else None
+        else:
+            element, comma, more = rest.partition(",")
+            yield element.strip()
+            rest = more if comma else None
 
 
 def _element(element: str, text: str, where: str) -> Iterable[int]:

@@ -21,6 +21,7 @@ from armferry.policy.rules import Origin, PsciVersion, Source
 from armferry.registers import parse_register
 
 TCR2 = 0x603000000013C103
+DBGDTRTX = 0x40200000200E0298
 PIR = 0x603000000013C513
 ACCEPTED = (
     "accepted is a comma-separated list of 64-bit register indexes, hexadecimal or decimal, "
@@ -46,6 +47,13 @@ properties = st.builds(
         ("0x603000000013c103,,0x603000000013c513", (TCR2, PIR)),
         ("0x603000000013c103,0x603000000013c103", (TCR2,)),
         ("TCR2_EL1, S3_0_C2_C0_3", (TCR2,)),
+        ("p14,3,c0,c5,0", (DBGDTRTX,)),
+        (f" P14,3,C0,C5,0 ,{TCR2}", (DBGDTRTX, TCR2)),
+        ("TCR2_EL1,,p14,,3,,c0,,c5,,0", (DBGDTRTX, TCR2)),
+        (
+            "p15,0,c2, p15,0,c2,c0,0,s,PIR_EL1",
+            tuple(sorted(map(parse_register, ("p15,0,c2", "p15,0,c2,c0,0,s", "PIR_EL1")))),
+        ),
         ("0", (0,)),
         ("010", (8,)),
         ("0x10-0x12", (16, 17, 18)),
@@ -59,6 +67,7 @@ def test_a_list_is_read(text: str, indexes: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("p14,3,c0,c5,0,", f"empty element in 'p14,3,c0,c5,0,'; {ACCEPTED}"),
         ("0x1,", f"empty element in '0x1,'; {ACCEPTED}"),
         (",0x1", f"empty element in ',0x1'; {ACCEPTED}"),
         ("0x1, ,0x2", f"empty element in '0x1, ,0x2'; {ACCEPTED}"),
