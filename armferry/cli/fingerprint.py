@@ -5,7 +5,9 @@ the stream nor the decision, nor a QMP client that it may not have.
 """
 
 import argparse
+import contextlib
 import json
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -31,7 +33,7 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     qemu.add_argument("--memory", type=int, default=64, help="MiB of memory (default: 64)")
     qemu.add_argument("--qemu", metavar="PATH", help="the QEMU (default: on PATH)")
     qemu.add_argument(
-        "--time-limit", type=float, default=60.0, metavar="S", help="seconds (default: 60)"
+        "--time-limit", type=_seconds, default=60.0, metavar="S", help="seconds (default: 60)"
     )
     qemu.add_argument(
         "--extra", action="append", default=[], metavar="WORD", help="one more word for QEMU"
@@ -50,6 +52,13 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     stream.add_argument("file", metavar="FILE", help="the stream, - for standard input")
     _add_output(stream)
     stream.set_defaults(func=run_stream)
+
+
+def _seconds(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:

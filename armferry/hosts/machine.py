@@ -278,9 +278,13 @@ class Machine:
         except (QMPError, MachineError) as error:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_QUIT_LIMIT)
-            failure = self._error(
-                f"QEMU did not start (exit status {process.poll()}): {shlex.join(self.command)}"
+            status = process.poll()
+            how = (
+                f"did not answer in {self.time_limit:g} s"
+                if status is None
+                else f"did not start (exit status {status})"
             )
+            failure = self._error(f"QEMU {how}: {shlex.join(self.command)}")
             self.close()
             raise failure from error
         return process

@@ -25,6 +25,7 @@ from armferry.stream.wire import BE32, BE64, RamFlag, SectionType
 
 pytestmark = pytest.mark.qemu
 
+PROBE = ("fingerprint", "qemu", "--machine", "virt-10.0", "--cpu", "max", "--qemu")
 ESCAPE = "\x1b["
 
 
@@ -221,6 +222,9 @@ def test_exit_codes(
         ("inspect", here, "--cpu", "-1"),
         ("check", "-", "--to", "-"),
         ("diff", "-", "-"),
+        (*PROBE, "qemu", "--time-limit", "0"),
+        (*PROBE, "qemu", "--time-limit", "nan"),
+        (*PROBE, "qemu", "--time-limit", "soon"),
     ):
         try:
             code = main(list(map(str, words)))
@@ -229,13 +233,12 @@ def test_exit_codes(
         said = capsys.readouterr()
         assert (code, said.out) == (3, ""), words
         assert said.err.count("\n") == 1, said.err
-    probe = ("fingerprint", "qemu", "--machine", "virt-10.0", "--cpu", "max", "--qemu")
-    missing = armferry(*probe, "no-such-qemu")
+    missing = armferry(*PROBE, "no-such-qemu")
     assert missing.code == 4
     assert missing.err == (
         "armferry: no-such-qemu: no such program; install QEMU for Arm or name one with --qemu\n"
     )
-    assert armferry(*probe, "/bin/true").code == 4
+    assert armferry(*PROBE, "/bin/true").code == 4
 
 
 def test_full_disk_and_closed_streams(here: Path, there: Path) -> None:

@@ -1,6 +1,7 @@
 """A fingerprint as a value and as a document: one and the same."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -125,6 +126,23 @@ def test_probe_leaves_nothing_and_names_what_fails(
         assert str(told.value).startswith("QEMU did not start (exit status 1): ")
         assert "; QEMU said:\n" in str(told.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_qemu_that_never_answers(tmp_path: Path) -> None:
+    program, pids = tmp_path / "qemu", tmp_path / "pids"
+    program.write_text(
+        "#!/bin/sh\n"
+        '[ "$1" = --version ] && { echo QEMU emulator version 10.0.13; exit; }\n'
+        f"echo $$ >> {pids}; echo still thinking >&2; exec sleep 600\n"
+    )
+    program.chmod(0o755)
+    with pytest.raises(MachineError) as told:
+        fingerprint_of_qemu(program, MachineSpec(), time_limit=0.5)
+    assert str(told.value).startswith(f"QEMU did not answer in 0.5 s: {program} -nodefaults ")
+    assert str(told.value).endswith("; QEMU said:\n    still thinking")
+    for pid in map(int, pids.read_text().split()):
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
 
 
 def test_program_that_is_no_qemu(tmp_path: Path) -> None:
