@@ -35,6 +35,7 @@ __all__ = [
 _VERSION = 1
 _MAX_LINE = 4_096
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 _SUFFIX = ".armferry-journal"
 
 
@@ -158,10 +159,14 @@ def remove_journal(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Waits until the folder that `path` lies in is on disk."""
+    """Waits until the folder that `path` lies in is on disk, where its file system can tell."""
     descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # CIFS and others know no fsync of a folder: that is no reason to refuse the file in it
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(descriptor)
 

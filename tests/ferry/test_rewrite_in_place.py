@@ -4,6 +4,7 @@ import errno
 import multiprocessing
 import os
 import random
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from armferry.ferry.copy import copy_with_tail
 from armferry.ferry.errors import FerryError
 from armferry.ferry.in_place import FileInPlace, StoppedRewrite, finish, undo
 from armferry.hosts.files import FileWindow, UnreadableFile
@@ -354,6 +356,30 @@ def test_journal_is_for_its_owner_alone(tmp_path: Path) -> None:
         f"{path}.armferry-journal: the journal cannot be written: File exists; {path} is unchanged"
     )
     assert read_journal(path) == Journal(len(HEAD), SHORT, LONG)
+
+
+def test_file_system_that_cannot_sync_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+    refused = []
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            refused.append(descriptor)
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    path = tmp_path / "state"
+    path.write_bytes(HEAD + SHORT)
+    _rewrite(path, LONG)
+    with FileWindow(path) as window:
+        copy_with_tail(window, tmp_path / "copy", NewTail(len(HEAD), SHORT))
+    assert path.read_bytes() == HEAD + LONG
+    assert (tmp_path / "copy").read_bytes() == HEAD + SHORT
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "copy", path]
+    assert len(refused) == 3
 
 
 def test_name_too_long_for_a_journal(tmp_path: Path) -> None:
