@@ -70,28 +70,38 @@ def _show(a: Subject, b: Subject, found: tuple[_Difference, ...]) -> None:
         ("Values that differ", [one for one in found if one.a is not None and one.b is not None]),
     )
     for title, group in groups:
-        if group:
-            render.heading(f"{title}: {len(group)}")
+        rows = _grouped(group)
+        if rows:
+            render.heading(f"{title}: {len(rows)}")
             render.table(
                 Table(
                     ("register", "index", "vCPU", "A", "B", "fields"),
-                    [_row(one, a) for one in group],
+                    [_row(one, vcpus, a) for one, vcpus in rows],
                 )
             )
     render.line()
     pairs = zip(a.lists, b.lists, strict=False)
     common = sum(len(left.keys() & right.keys()) for left, right in pairs)
-    render.line(f"{common} registers in common, {len(found)} differences")
+    several = ", all vCPUs together" if min(len(a.lists), len(b.lists)) > 1 else ""
+    render.line(f"{common} registers in common, {len(found)} differences{several}")
     if len(a.lists) != len(b.lists):
         render.line(f"A has {len(a.lists)} vCPUs, B has {len(b.lists)}: the others were left out")
     render.next_step(shlex.join(["armferry", "check", a.text, "--to", b.text]))
 
 
-def _row(one: _Difference, a: Subject) -> tuple[Cell, ...]:
+def _grouped(group: list[_Difference]) -> list[tuple[_Difference, list[int]]]:
+    """Differences that are the same on several vCPUs once, with their vCPUs; by index."""
+    found: dict[tuple[int, int | None, int | None], tuple[_Difference, list[int]]] = {}
+    for one in group:
+        found.setdefault((one.index, one.a, one.b), (one, []))[1].append(one.vcpu)
+    return sorted(found.values(), key=lambda row: (row[0].index, row[1]))
+
+
+def _row(one: _Difference, vcpus: list[int], a: Subject) -> tuple[Cell, ...]:
     return (
         Cell(describe(one.index, a.accelerator).name),
         Cell(f"{one.index:#018x}", "faint"),
-        Cell(str(one.vcpu)),
+        Cell(words.vcpus(vcpus)),
         Cell(words.value(one.a)),
         Cell(words.value(one.b)),
         Cell(_fields(one)),

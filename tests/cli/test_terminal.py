@@ -120,6 +120,16 @@ def test_every_section_has_a_line_of_its_own(here: Path) -> None:
     assert "\r\nTTBR0_EL1  index 0x603000000013c100  kind translation  value 0x" in shown
 
 
+def test_diff_says_once_what_is_the_same_on_several_vcpus(
+    fresh_state: Callable[..., Path], armferry: Any
+) -> None:
+    a, b = (fresh_state(release, smp=8) for release in ("bookworm-backports", "trixie"))
+    said = armferry("diff", a, b).out
+    assert re.search(r"\n\nOnly in A: 1\n.*\nDBGDTRTX +0x40200000200e0298  0-7 +0x0  -\n\n", said)
+    assert re.search(r"\n\nOnly in B: 2\n.*\nDBGDTRTXINT .*  0-7 .*\nDBGDTR_EL0 .*  0-7 ", said)
+    assert ", 24 differences, all vCPUs together\n" in said
+
+
 def test_trace_is_text_on_a_terminal_only(here: Path, there: Path, armferry: Any) -> None:
     code, shown = _on_terminal("check", here, "--to", there, "--trace", "-", "--json")
     assert code == 1
