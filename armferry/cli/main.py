@@ -89,6 +89,9 @@ def main(words: Sequence[str] | None = None) -> int:
         # not the default, so that temporary files are removed; nohup's choice stays
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _end)
+    if sys.stderr is None:
+        # else what belongs there would go to standard output, into the middle of a stream
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the program runs
     try:
         if sys.stdout is None:
             raise EnvironmentFault("standard output is closed")

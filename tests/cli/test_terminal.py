@@ -275,6 +275,9 @@ def test_full_disk_and_closed_streams(here: Path, there: Path) -> None:
         "armferry: the output cannot be written: No space left on device\n",
     )
     assert shell(f"a inspect {here} >&-") == (4, "armferry: standard output is closed\n")
+    # what is for standard error never ends in the stream instead
+    assert shell(f"test -z $(a ferry missing - --to {there} 2>&-)") == (0, "")
+    assert shell(f"a ferry {here} - --to {there} --json 2>&- | a inspect -")[0] == 0
     assert shell("a inspect - <&-") == (
         3,
         "armferry: standard input is closed; give the name of a file instead of -\n",
