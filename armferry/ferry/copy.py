@@ -162,9 +162,12 @@ def _umask() -> int:
 def _resemble(descriptor: int, like: int) -> None:
     about = os.fstat(like)
     os.fchmod(descriptor, stat.S_IMODE(about.st_mode))
-    # giving a file away is a privilege; whoever lacks it owns the copy, as with cp
-    with contextlib.suppress(PermissionError):
-        os.fchown(descriptor, about.st_uid, about.st_gid)
+    # giving a file away is a privilege; whoever lacks it owns the copy, as with cp, but may be a
+    # member of its group
+    for owner in (about.st_uid, -1):
+        with contextlib.suppress(PermissionError):
+            os.fchown(descriptor, owner, about.st_gid)
+            break
 
 
 def _copy(source: int, target: int, position: int, size: int, progress: Progress | None) -> None:

@@ -109,6 +109,24 @@ def test_owner_and_mode_are_kept(source: Path, tmp_path: Path) -> None:
     assert (about.st_uid, about.st_gid, about.st_mode & 0o7777) == (owner, group, 0o640)
 
 
+@pytest.mark.parametrize("member", [True, False])
+def test_group_is_kept_by_whoever_may_not_give_files_away(
+    member: bool, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As root everything may be given away, so the refusal is made here."""
+    given = []
+
+    def fchown(_: int, owner: int, group: int) -> None:
+        if owner != -1 or not member:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        given.append((owner, group))
+
+    monkeypatch.setattr(os, "fchown", fchown)
+    _copy(source, tmp_path / "target")
+    assert given == ([(-1, source.stat().st_gid)] if member else [])
+    assert (tmp_path / "target").stat().st_mode == source.stat().st_mode
+
+
 def test_longest_name_of_wide_letters(source: Path, tmp_path: Path) -> None:
     target = tmp_path / ("\U0001f409" * 63)
     _copy(source, target)
