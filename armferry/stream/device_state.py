@@ -7,7 +7,8 @@ sections themselves, asked for when nothing more comes (`settle`, `close`).
 
 Rule of this file: a device's payload is partly the guest's to write, so it may hold anything
 that looks like the end. Looking for the end costs time linear in the bytes held, whatever they
-are and however they are cut.
+are and however they are cut. Zeros are counted, not held, until something follows them: a file
+that was cut off often ends in a long hole.
 """
 
 import heapq
@@ -35,6 +36,8 @@ _TEXT_AHEAD = 6
 """From the end mark to the text of the description."""
 _TEXT = re.compile(rb"[ -~\t\r\n]*")
 _MAX_MARKS = 4_096
+_TOO_MANY_ZEROS = bytes(6)
+"""No whole state ends so: the end mark follows a footer, of which four bytes can be zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +59,12 @@ class DeviceStateBuffer:
     def __init__(self, offset: int) -> None:
         self._offset = offset
         self._held = bytearray()
+        self._zeros = 0  # that follow what is held
         self._searched = 0
         self._marks: list[tuple[int, int]] = []  # (end of the text, end mark), a heap
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._held) + self._zeros
 
     def add(self, data: Buffer) -> WholeDeviceState | None:
         """Holds `data`; the device state when a description that fits it has come whole.
@@ -68,10 +72,14 @@ class DeviceStateBuffer:
         Raises CorruptStream when bytes follow that description, OversizedStream when too much
         comes without one.
         """
-        if len(self._held) + len(data) > MAX_DEVICE_STATE + MAX_DESCRIPTION:
+        if len(self) + len(data) > MAX_DEVICE_STATE + MAX_DESCRIPTION:
             raise OversizedStream(
                 f"the device state is longer than {MAX_DEVICE_STATE} bytes", offset=self._offset
             )
+        if bytes(data).count(0) == len(data):
+            self._zeros += len(data)
+            return None
+        self._hold_zeros()
         self._held += data
         self._find_marks()
         while self._marks and self._marks[0][0] <= len(self._held):
@@ -99,12 +107,21 @@ class DeviceStateBuffer:
         if whole is None:
             raise TruncatedStream(
                 "the stream ends inside the device state",
-                offset=self._offset + len(self._held),
+                offset=self._offset + len(self),
                 advice="save the guest again",
             )
         return whole
 
+    def _hold_zeros(self) -> None:
+        self._held += bytes(self._zeros)
+        self._zeros = 0
+
     def _cut(self, *, strict: bool) -> WholeDeviceState | None:
+        many = len(_TOO_MANY_ZEROS)
+        last = self._held[-many:] + bytes(min(self._zeros, many))
+        if last.endswith(_TOO_MANY_ZEROS):
+            return None
+        self._hold_zeros()
         sections = cut_by_structure(bytes(self._held), self._offset, strict=strict)
         if sections is None:
             return None

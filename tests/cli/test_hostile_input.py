@@ -79,6 +79,10 @@ def _texts(state: bytes) -> dict[str, tuple[Callable[[Path], object], str]]:
             lambda path: _sparse(path, state[:40_000], b"", 10 << 30),
             "",
         ),
+        "hole-behind-a-cut": (
+            lambda path: _sparse(path, state[: tail - 9_000], b"", 10 << 30),
+            "",
+        ),
         "brace-at-the-end": (
             lambda path: _sparse(path, state[:40_000], b"}", 10 << 30),
             "",
@@ -96,6 +100,7 @@ CASES = (
     "x86",
     "zeros",
     "head-of-zeros",
+    "hole-behind-a-cut",
     "brace-at-the-end",
     "description-of-nothing",
 )

@@ -1,12 +1,13 @@
 """The device state under way: found whole, in linear time, whatever its payloads hold."""
 
 import time
+import tracemalloc
 
 import pytest
 
 from armferry.stream import StreamError
 from armferry.stream.device_state import DeviceStateBuffer
-from armferry.stream.errors import CorruptStream
+from armferry.stream.errors import CorruptStream, OversizedStream, TruncatedStream
 
 
 def section(payload: bytes, number: int = 1) -> bytes:
@@ -69,3 +70,54 @@ def test_bytes_behind_the_description() -> None:
     with pytest.raises(StreamError) as caught:
         DeviceStateBuffer(0).add(data + b"!")
     assert str(caught.value) == f"bytes follow the end of the stream (at byte {len(data)})"
+
+
+@pytest.mark.parametrize("size", [1, 7, 4096, 1 << 20])
+@pytest.mark.parametrize("described_too", [True, False])
+def test_zeros_in_a_payload_and_at_its_end_are_kept(size: int, described_too: bool) -> None:
+    payload = bytes(5000) + b"a" + bytes(9000) + b"b" + bytes(20_000)
+    data = described(payload) if described_too else section(payload, number=0) + b"\0"
+    buffer = DeviceStateBuffer(0)
+    found = [buffer.add(data[at : at + size]) for at in range(0, len(data), size)][-1]
+    whole = found if described_too else buffer.close()
+    assert whole is not None
+    assert [one.payload for one in whole.sections] == [payload]
+
+
+@pytest.mark.parametrize("cut", [1, 3, 25, 500])
+def test_a_hole_behind_a_cut_is_counted_and_not_held(cut: int) -> None:
+    start = section(b"payload" * 100)[:cut]
+    hole = bytes(1 << 20)
+    buffer = DeviceStateBuffer(0)
+    assert buffer.add(start) is None
+    tracemalloc.start()
+    try:
+        for _ in range(200):
+            assert buffer.add(hole) is None
+        assert len(buffer) == len(start) + (200 << 20)
+        assert buffer.settle() is None
+        with pytest.raises(TruncatedStream) as caught:
+            buffer.close()
+        for _ in range(59):
+            assert buffer.add(hole) is None
+        with pytest.raises(OversizedStream):
+            buffer.add(hole)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert str(caught.value) == (
+        f"the stream ends inside the device state (at byte {cut + (200 << 20)}); "
+        "save the guest again"
+    )
+    assert peak < 4 << 20
+
+
+@pytest.mark.parametrize("size", [1, 5, 6, 7, 100])
+def test_what_is_said_of_a_cut_does_not_depend_on_the_pieces(size: int) -> None:
+    data = section(b"payload")[:-3] + bytes(8)
+    buffer = DeviceStateBuffer(0)
+    for at in range(0, len(data), size):
+        assert buffer.add(data[at : at + size]) is None
+    with pytest.raises(TruncatedStream) as caught:
+        buffer.close()
+    assert str(caught.value).startswith("the stream ends inside the device state (at byte ")
