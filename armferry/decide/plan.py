@@ -13,12 +13,14 @@ from armferry.decide import layout
 from armferry.decide.layout import Effect
 from armferry.decide.merge import UNNAMED, UNRULED
 from armferry.decide.model import Outcome, RegisterClass, Risk
+from armferry.decide.reset import read_only
 from armferry.decide.values import fields_fit
 from armferry.decide.verdict import Answer, Move, Verdict, judge
 from armferry.policy import (
     AcceptedRisk,
     CapAtDestination,
     FieldsAtMostDestination,
+    OnlySourceIf,
     OnlySourceIfReset,
     Origin,
     Policy,
@@ -33,6 +35,7 @@ from armferry.registers import Kind, describe
 __all__ = ["Plan", "PlanEntry", "make_plan"]
 
 _WHERE = "armferry plan"
+_WHOLE = (1 << 64) - 1
 _ACCEPT = "accept-risk"
 _FIRMWARE = (Kind.FIRMWARE_VERSION, Kind.FIRMWARE_BITMAP)
 
@@ -147,10 +150,13 @@ def _lifting(
 def _tolerance(index: int, outcomes: Sequence[Outcome]) -> Tolerance | None:
     """The narrowest rule that allows all of them; None for safe-missing, which looks at nothing."""
     if any(outcome.register_class is RegisterClass.ONLY_INCOMING for outcome in outcomes):
-        if any(outcome.risk > Risk.LOSSLESS for outcome in outcomes):
-            return None
-        values = (outcome.source for outcome in outcomes if outcome.source is not None)
-        return OnlySourceIfReset(index, tuple(values))
+        values = {outcome.source for outcome in outcomes if outcome.source is not None}
+        if all(outcome.risk <= Risk.LOSSLESS for outcome in outcomes):
+            return OnlySourceIfReset(index, tuple(values))
+        # what the guest can but read does not change on the way: only this value is let go
+        return (
+            OnlySourceIf(index, _WHOLE, *values) if read_only(index) and len(values) == 1 else None
+        )
     if describe(index).kind in _FIRMWARE:
         return CapAtDestination(index)
     fit = all(

@@ -19,7 +19,7 @@ from armferry.decide import (
     plan_prose,
     plan_toml,
 )
-from armferry.policy import EMPTY, Policy, Source, aggregate, parse_document
+from armferry.policy import EMPTY, Policy, Source, aggregate, from_options, parse_document
 from armferry.registers import Accelerator, parse_register
 from armferry.stream.description import DeviceLayout, FieldLayout, StructLayout
 
@@ -33,6 +33,8 @@ DFR0 = parse_register("ID_AA64DFR0_EL1")
 ISAR0 = parse_register("ID_AA64ISAR0_EL1")
 PSCI = parse_register("PSCI_VERSION")
 BMAP = parse_register("STD_BMAP")
+BMAP_2 = parse_register("VENDOR_HYP_BMAP_2")
+PMMIR = parse_register("PMMIR_EL1")
 
 GUEST = {
     TCR2: 0,
@@ -151,6 +153,51 @@ def test_what_a_level_allows_in_general_is_named_where_it_loses_something() -> N
         )
     ]
     assert plan.works
+
+
+@pytest.mark.parametrize("known", [EMPTY, aggregate("virt-10.1", Accelerator.KVM)])
+def test_what_the_guest_reads_is_let_go_at_this_value_only(known: Policy) -> None:
+    plan = make_plan(move({PMMIR: 6, TPIDR: 7}, {TPIDR: 0}), known)
+    assert [(entry.action, entry.risk, entry.reason) for entry in plan.entries] == [
+        (
+            "only-source-if (value & 0xffffffffffffffff) == 0x6",
+            Risk.GUEST_VISIBLE,
+            (
+                "the destination does not know it; the guest reads 0x6 there now and then what "
+                "nobody listed (risk guest-visible)"
+            ),
+        )
+    ]
+    assert plan.works
+    assert judge(move({PMMIR: 7}, {TPIDR: 0}), known.union(plan.policy)).answer is Answer.FAILS
+
+
+def test_a_hidden_register_in_use_needs_its_risk_and_nothing_else() -> None:
+    hidden = aggregate("virt-10.1", Accelerator.KVM)
+    plan = make_plan(move({BMAP_2: 3, TPIDR: 7}, {TPIDR: 0}), hidden)
+    assert [(entry.name, entry.action, entry.reason) for entry in plan.entries] == [
+        (
+            "VENDOR_HYP_BMAP_2",
+            "accept-risk",
+            (
+                "hidden from the VM; the guest reads 0x3 there now and then what nobody listed "
+                "(risk guest-visible)"
+            ),
+        )
+    ]
+    assert plan.works
+    assert plan_toml(plan) == 'accept-risk = ["0x6030000000160003"]\n'
+
+
+def test_what_nothing_lifts_is_not_planned() -> None:
+    pinned = from_options(psci_versions=["1.3"])
+    plan = make_plan(move({PSCI: 0x10001, PIR: 5}, {PSCI: 0x10001}), pinned)
+    assert [entry.name for entry in plan.entries] == ["PIR_EL1"]
+    assert plan_prose(plan, "GUEST", "HOST") == (
+        "GUEST cannot be moved to HOST by any policy:\n"
+        "- PSCI_VERSION of vCPU 0: kvm-psci-version pins PSCI 1.3, which the destination does not "
+        "offer: PSCI 1.3 -> PSCI 1.1"
+    )
 
 
 @pytest.mark.parametrize(
