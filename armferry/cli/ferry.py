@@ -194,6 +194,18 @@ def _standard_output() -> int:
     return sys.stdout.fileno()
 
 
+def _load_of(judgement: Judgement, written: str) -> str:
+    """How QEMU loads the file: with pages at fixed offsets, only by its name and when told so."""
+    saved = judgement.source.saved
+    configuration = None if saved is None else saved.configuration
+    if configuration is not None and "mapped-ram" in configuration.capabilities:
+        return (
+            "QEMU ... -incoming defer, then over QMP migrate-set-capabilities mapped-ram and "
+            f"migrate-incoming file:{shlex.quote(written)}"
+        )
+    return f"QEMU ... -incoming 'exec:cat {shlex.quote(written)}'"
+
+
 def _report(arguments: argparse.Namespace, judgement: Judgement) -> int:
     """Tells on standard output, or on standard error when that carries the stream."""
     answer = judgement.verdict.answer
@@ -220,7 +232,7 @@ def _report(arguments: argparse.Namespace, judgement: Judgement) -> int:
             image = judgement.source.image
             if image is None:
                 render.line(f"{written}: {changed}")
-                render.next_step(f"QEMU ... -incoming 'exec:cat {shlex.quote(written)}'")
+                render.next_step(_load_of(judgement, written))
             else:
                 kind = image.header.compression
                 how = "" if kind.seekable or arguments.target else ", written beside and renamed"
