@@ -26,6 +26,7 @@ from armferry.policy import (
     Policy,
     Rekey,
     Source,
+    Tolerance,
 )
 from armferry.registers import (
     Accelerator,
@@ -154,7 +155,9 @@ class _Merge:
             known = isinstance(placed.tolerance, OnlySourceIfReset) and (
                 value in placed.tolerance.reset
             )
-            yield self._dropped(index, group, words, placed.origins, known=known)
+            yield self._dropped(
+                index, group, words, placed.origins, known=known, named=_names(placed.tolerance)
+            )
 
     def _only_destination(self, index: int) -> Outcome:
         own = self._destination.registers[index]
@@ -176,32 +179,25 @@ class _Merge:
                 arriving[1],
             )
         origins: tuple[Origin, ...] = ()
-        group = RegisterClass.ONLY_DESTINATION
+        group, named = RegisterClass.ONLY_DESTINATION, True
         if index in self._policy.hidden:
             group, origins = RegisterClass.HIDDEN, self._policy.hidden[index]
         else:
-            for placed in self._policy.tolerances_for(index):
+            for placed in reversed(self._policy.tolerances_for(index)):
                 if isinstance(placed.tolerance, NotOnBothEnds):
                     group = RegisterClass.TOLERATED_ONLY_DESTINATION
-                    origins = placed.origins
+                    origins, named = placed.origins, _names(placed.tolerance)
         value = self._own_value(index)
         if not value or self._destination.at_reset or tcg_keeps(index):
             return self._outcome(
                 index, group, None, own, value, Risk.LOSSLESS, self._keeps(), origins
             )
-        risk = Risk.GUEST_VISIBLE
-        allowed = self._allowed(index, risk, origins, named=False)
-        words = f"the source does not have it; {value:#x} is what another guest left there"
-        return self._outcome(
-            index,
-            group if allowed else RegisterClass.VALUE_REFUSED,
-            None,
-            own,
-            value if allowed else None,
-            risk,
-            words + ("" if allowed else self._asks(index, risk)),
-            origins,
-        )
+        risk, words = Risk.GUEST_VISIBLE, f"{value:#x} is what another guest left there"
+        allowed = self._allowed(index, risk, origins, named)
+        if not allowed:
+            group, value, words = RegisterClass.VALUE_REFUSED, None, words + self._asks(index, risk)
+        words = f"the source does not have it; {words}"
+        return self._outcome(index, group, None, own, value, risk, words, origins)
 
     def _on_both(self, index: int) -> Outcome:
         value = self._incoming[index]
@@ -300,6 +296,7 @@ class _Merge:
         origins: tuple[Origin, ...],
         *,
         known: bool = False,
+        named: bool = True,
     ) -> Outcome:
         """The source's value does not travel, by a rule, if its risk is allowed."""
         value = self._incoming[index]
@@ -314,7 +311,7 @@ class _Merge:
             cost = self._then_reads(index)
         else:
             cost = f"its value {value:#x} is lost"
-        allowed = self._allowed(index, risk, origins, named=True)
+        allowed = self._allowed(index, risk, origins, named)
         if not allowed:
             group = RegisterClass.ONLY_INCOMING if own is None else RegisterClass.VALUE_REFUSED
             cost += self._asks(index, risk)
@@ -406,6 +403,11 @@ class _Merge:
             ):
                 found.setdefault(rule.new, (rule.select, placed.origins))
         return found
+
+
+def _names(rule: Tolerance) -> bool:
+    """Whether a rule names its register, not a whole kind: only then it accepts the risk."""
+    return isinstance(rule.select, int)
 
 
 def _first_accepted(outcomes: Iterable[Outcome]) -> Outcome | None:

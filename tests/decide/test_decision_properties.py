@@ -195,6 +195,22 @@ def test_no_guest_visible_or_lossy_step_without_a_user(
             assert outcome.refused, outcome
 
 
+@given(register_lists, destinations, st.lists(placed, max_size=5), facts)
+@SEARCH
+def test_a_rule_for_a_whole_kind_accepts_no_risk(
+    incoming: dict[int, int],
+    destination: Destination,
+    rules: list[TolerancePlaced],
+    known: SourceFacts,
+) -> None:
+    user = (Origin(Source.COMMAND_LINE, "--tolerate"),)
+    kinds = [rule.tolerance for rule in rules if isinstance(rule.tolerance.select, Kind)]
+    policy = Policy(tolerances=tuple(TolerancePlaced(rule, user) for rule in kinds))
+    for outcome in decide(incoming, destination, policy, known).outcomes:
+        if outcome.risk >= Risk.GUEST_VISIBLE:
+            assert outcome.refused, outcome
+
+
 @given(register_lists, destinations, policies, facts, st.data())
 @SEARCH
 def test_the_users_own_rule_for_a_register_is_never_hidden_by_another(

@@ -315,6 +315,54 @@ CASES: dict[str, Case] = {
             )
         ],
     ),
+    "not both, a kind": (
+        {TCR2: 7},
+        {},
+        KVM,
+        tolerate("translation: not-on-both-ends"),
+        UNKNOWN,
+        [
+            (
+                Class.ONLY_INCOMING,
+                None,
+                Risk.LOSSY,
+                (
+                    "may exist on one end only; its value 0x7 is lost; not done unless you name it "
+                    "(--accept-risk TCR2_EL1 or lossy)"
+                ),
+            )
+        ],
+    ),
+    "not both, a kind, at reset": (
+        {TCR2: 0},
+        {},
+        KVM,
+        tolerate("translation: not-on-both-ends"),
+        UNKNOWN,
+        [
+            (
+                Class.TOLERATED_ONLY_INCOMING,
+                None,
+                Risk.LOSSLESS,
+                "may exist on one end only; it is zero, as after reset, so nothing is lost",
+            )
+        ],
+    ),
+    "not both, a kind, accepted": (
+        {TCR2: 7},
+        {},
+        KVM,
+        tolerate("translation: not-on-both-ends", accept="lossy"),
+        UNKNOWN,
+        [
+            (
+                Class.TOLERATED_ONLY_INCOMING,
+                None,
+                Risk.LOSSY,
+                "may exist on one end only; its value 0x7 is lost",
+            )
+        ],
+    ),
     "src if": (
         {TCR2: 7},
         {},
