@@ -89,7 +89,10 @@ CASES: dict[str, Case] = {
                 Class.HIDDEN,
                 None,
                 Risk.GUEST_VISIBLE,
-                "hidden from the VM; the guest reads TRNG_V1_0 there now and then what nobody listed",
+                (
+                    "hidden from the VM; the guest reads TRNG_V1_0 there now and then what nobody "
+                    "listed"
+                ),
             )
         ],
     ),
