@@ -6,14 +6,14 @@ Parses, calls and prints; what a kernel is and how one is booted, `armferry.lab`
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from armferry.errors import ArmferryError
-from armferry.lab.host import HostSpec, Job, LabHost
+from armferry.lab.host import Job, LabHost
 from armferry.lab.kernels import KernelStore
-from armferry.lab.qemu_install import resolve
+from armferry.lab.naming import QEMU, host_named
 
 __all__ = ["add_parsers"]
 
@@ -46,10 +46,21 @@ def add_parsers(rooms: "argparse._SubParsersAction[Any]") -> None:
         "fingerprint kvm. The command runs in /job, beside the files given; what it leaves in "
         "/out is copied to the folder of --out.",
     )
-    host.add_argument("--kernel", required=True, help="a series (6.12) or a release")
+    host.add_argument(
+        "--kernel", required=True, help="a series (6.12), a release or a package file"
+    )
     host.add_argument("--cpu", default="neoverse-n1", help="the host's CPU (default: neoverse-n1)")
     host.add_argument(
-        "--qemu", default="10.0", metavar="RELEASE", help="the QEMU inside (default: 10.0)"
+        "--qemu",
+        default=QEMU,
+        metavar="RELEASE",
+        help=f"the QEMU inside, a release or a package file (default: {QEMU})",
+    )
+    host.add_argument(
+        "--append",
+        default="",
+        metavar="WORDS",
+        help="more for the kernel's command line: kvm-arm.mode=nested",
     )
     host.add_argument(
         "--file", action="append", default=[], type=Path, metavar="FILE", help="copy it to /job"
@@ -89,7 +100,9 @@ def run_list(arguments: argparse.Namespace) -> int:
 def run_host(arguments: argparse.Namespace) -> int:
     """Boots a host, runs the command; its exit code."""
     files = {path.name: _content(path) for path in arguments.file}
-    spec = HostSpec(KernelStore().get(arguments.kernel), resolve(arguments.qemu), cpu=arguments.cpu)
+    qemu = arguments.qemu
+    words = (arguments.kernel, qemu if qemu.endswith(".deb") else f"qemu-{qemu}")
+    spec = replace(host_named(words, arguments.cpu), append=arguments.append)
     with LabHost(spec) as host:
         print(f"{host.release} up in {host.boot_seconds:.1f} s", file=sys.stderr)
         job = Job(tuple(arguments.command), files)

@@ -8,27 +8,22 @@ import contextlib
 import importlib.util
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from armferry.errors import ArmferryError
 from armferry.ferry.copy import write_all, written_beside
-from armferry.lab.deb import package_file
 from armferry.lab.gate import gate_document, gate_lines, judge_update
 from armferry.lab.host import HostSpec
-from armferry.lab.kernels import Kernel, KernelStore
+from armferry.lab.kernels import KernelStore
 from armferry.lab.matrix import record_all, run_matrix
 from armferry.lab.matrix_text import matrix_json, matrix_lines, tally
+from armferry.lab.naming import KERNEL, QEMU, host_named, qemu_inside
 from armferry.lab.nested import NestedQemu
-from armferry.lab.qemu_install import resolve
-from armferry.lab.qemu_package import QEMU_PACKAGE, QemuPackage, qemu_package
-from armferry.lab.releases import Release
 
-__all__ = ["add_parsers", "host_of"]
-
-_KERNEL, _QEMU = "6.12", "10.0"
+__all__ = ["add_parsers"]
 
 
 def add_parsers(rooms: "argparse._SubParsersAction[Any]") -> None:
@@ -61,7 +56,7 @@ def add_parsers(rooms: "argparse._SubParsersAction[Any]") -> None:
         epilog="A kernel is a package file (linux-image-*-cloud-arm64), a series (6.12) or a "
         "release; a QEMU a package file (qemu-system-arm for arm64) or qemu-RELEASE. Both words "
         "change both: --old 6.12 qemu-10.0 --new 6.17 qemu-11.1. What is not named is Linux "
-        f"{_KERNEL} and QEMU {_QEMU}. Exit code 0: every move works; 1: with the shipped levels; "
+        f"{KERNEL} and QEMU {QEMU}. Exit code 0: every move works; 1: with the shipped levels; "
         "2: only with more.",
     )
     for end in ("old", "new"):
@@ -85,7 +80,7 @@ def run_the_matrix(arguments: argparse.Namespace) -> int:
     store = KernelStore()
     qemu = NestedQemu(arguments.machine)
     hosts = [
-        (HostSpec(store.get(kernel), resolve(release), cpu=cpu), qemu)
+        (HostSpec(store.get(kernel), qemu_inside(release), cpu=cpu), qemu)
         for kernel, cpu, release in product(arguments.kernels, arguments.cpus, arguments.qemus)
     ]
     with _steps("recording") as progress:
@@ -109,10 +104,10 @@ def run_gate(arguments: argparse.Namespace) -> int:
     """Judges an update."""
     qemu = NestedQemu(arguments.machine)
     ends = (arguments.old, arguments.new)
-    hosts = [(host_of(words, arguments.cpu), qemu) for words in ends]
+    hosts = [(host_named(words, arguments.cpu), qemu) for words in ends]
     if hosts[0] == hosts[1]:
-        old, new = map(" ".join, ends)
-        raise ArmferryError(f"{old} and {new} are one and the same host")
+        named = " and ".join(map(" ".join, ends))
+        raise ArmferryError(f"{named} are one and the same host")
     with _steps("recording") as progress:
         old, new = record_all(hosts, progress)
     with _steps("moving") as progress:
@@ -123,38 +118,6 @@ def run_gate(arguments: argparse.Namespace) -> int:
     for line in gate_lines(gate):
         print(line)
     return gate.exit_code
-
-
-def host_of(words: Sequence[str], cpu: str) -> HostSpec:
-    """The host that has the kernel, the QEMU or both that `words` name.
-
-    Raises ArmferryError for a word that names neither, and for two that name the same part.
-    """
-    parts: dict[str, Kernel | QemuPackage | Release] = {}
-    for word in words:
-        part, found = _part(word)
-        if part in parts:
-            raise ArmferryError(f"{' '.join(words)}: names a {part} twice")
-        parts[part] = found
-    kernel = parts.get("kernel") or KernelStore().get(_KERNEL)
-    qemu = parts.get("QEMU") or resolve(_QEMU)
-    assert isinstance(kernel, Kernel)
-    if isinstance(qemu, QemuPackage):
-        return HostSpec(kernel, qemu.release, cpu=cpu, package=qemu)
-    assert isinstance(qemu, Release)
-    return HostSpec(kernel, qemu, cpu=cpu)
-
-
-def _part(word: str) -> tuple[str, Kernel | QemuPackage | Release]:
-    """What a word names, and which part of a host that is."""
-    path = Path(word)
-    if path.suffix == ".deb":
-        if package_file(path).name == QEMU_PACKAGE:
-            return "QEMU", qemu_package(path)
-        return "kernel", KernelStore().unpack(path)
-    if word.startswith("qemu-"):
-        return "QEMU", resolve(word.removeprefix("qemu-"))
-    return "kernel", KernelStore().get(word)
 
 
 @contextlib.contextmanager

@@ -8,14 +8,14 @@ it is told.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from armferry.decide import Answer, Plan, SourceFacts, make_plan, plan_compat
-from armferry.lab.matrix import Cell, Progress, run_matrix
+from armferry.decide import Answer, Plan, make_plan, plan_compat
+from armferry.lab.matrix import Cell, Progress, if_running, run_matrix
 from armferry.lab.matrix_text import refusals_document
 from armferry.lab.recording import Recording
-from armferry.policy import Policy, aggregate, to_toml
+from armferry.policy import Policy, to_toml
 from armferry.registers import Accelerator, Kind, explain_value, kind, name
 
 __all__ = ["Direction", "Gate", "gate_document", "gate_lines", "judge_update"]
@@ -170,11 +170,8 @@ def _hex(registers: Mapping[int, int], index: int) -> str | None:
 
 def _direction(cell: Cell) -> Direction:
     guest, there = cell.source.source(), cell.destination.destination()
-    lists = guest.lists
-    facts = tuple(SourceFacts(reset=registers, fresh=False) for registers in lists)
-    move = replace(guest.move_to(there), facts=facts)
-    levels = aggregate(guest.machine, there.accelerator)
-    return Direction(cell, make_plan(move, Policy()), make_plan(move, levels))
+    bare = make_plan(if_running(guest.move_to(there)), Policy())
+    return Direction(cell, bare, cell.foretold.running)
 
 
 def _way(words: str, way: Direction) -> Iterator[str]:

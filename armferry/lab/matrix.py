@@ -14,11 +14,11 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 
-from armferry.decide import Answer, Plan, Verdict, judge, make_plan
+from armferry.decide import Answer, Move, Plan, SourceFacts, Verdict, judge, make_plan
 from armferry.ferry.edits import edits_of
 from armferry.hosts.kvm import Refusal
 from armferry.lab.cache import cache_folder
@@ -29,7 +29,7 @@ from armferry.lab.refusals import refusals
 from armferry.policy import aggregate
 from armferry.stream import rewrite_tail
 
-__all__ = ["Cell", "Foretold", "foretell", "record_all", "run_matrix"]
+__all__ = ["Cell", "Foretold", "foretell", "if_running", "record_all", "run_matrix"]
 
 _AT_ONCE = 2
 _PROGRAM = "qemu-system-aarch64: "
@@ -43,11 +43,13 @@ class Foretold:
     """What armferry says of a move before it is made.
 
     `plan` is what had to be allowed beyond the shipped levels; without entries when nothing had
-    to. `stream` is what the destination is given.
+    to. `running` is the same for a guest that runs, its registers still as after reset: what
+    changes under it has to be named. `stream` is what the destination is given.
     """
 
     unaided: Verdict
     plan: Plan
+    running: Plan
     stream: bytes
 
     @property
@@ -112,7 +114,13 @@ def foretell(source: Recording, destination: Recording) -> Foretold:
     data = source.stream.read_bytes()
     tail = rewrite_tail(guest.saved, edits_of(plan.verdict)) if plan.works else None
     given = data if tail is None else data[: tail.offset] + tail.data
-    return Foretold(judge(move, base), plan, given)
+    return Foretold(judge(move, base), plan, make_plan(if_running(move), base), given)
+
+
+def if_running(move: Move) -> Move:
+    """The move of a guest that runs and whose registers still hold what they held after reset."""
+    facts = tuple(SourceFacts(reset=registers) for registers in move.lists)
+    return replace(move, facts=facts)
 
 
 def record_all(hosts: Iterable[tuple[HostSpec, NestedQemu]], progress: Progress) -> list[Recording]:

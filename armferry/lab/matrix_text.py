@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from armferry.decide import Risk, verdict_document
+from armferry.decide import Plan, Risk, verdict_document
 from armferry.hosts.kvm import Refusal
 from armferry.lab.matrix import Cell
 from armferry.registers import Accelerator, name
@@ -20,11 +20,12 @@ def tally(cells: Sequence[Cell]) -> str:
     stock = sum(cell.stock.completed for cell in cells)
     ferried = sum(cell.ferried is not None and cell.ferried.completed for cell in cells)
     needy = sum(bool(cell.foretold.plan.entries) for cell in cells)
+    running = sum(bool(cell.foretold.running.entries) for cell in cells)
     wrong = sum(bool(cell.faults) for cell in cells)
     return (
         f"Of {len(cells)} moves, stock QEMU loads {stock}; ferried by armferry, {ferried} load, "
-        f"{len(cells) - needy} of them with the shipped levels alone. What was foretold and what "
-        f"happened part in {wrong}."
+        f"{len(cells) - needy} of them with the shipped levels alone. For a guest that runs, "
+        f"{running} need more to be named. What was foretold and what happened part in {wrong}."
     )
 
 
@@ -32,15 +33,14 @@ def matrix_lines(cells: Sequence[Cell]) -> Iterator[str]:
     """A section of a document: the tally, a table of every move, what QEMU printed."""
     yield tally(cells)
     yield ""
-    yield "| from | to | stock QEMU | shipped levels | policy beyond them | risk | ferried |"
+    yield "| from | to | stock QEMU | shipped levels | ferried | if it runs | must then be named |"
     yield "|---|---|---|---|---|---|---|"
     for cell in cells:
-        plan = cell.foretold.plan
-        needed = ", ".join(f"{entry.name}: {entry.action}" for entry in plan.entries)
+        foretold = cell.foretold
         yield (
             f"| {cell.source.name} | {cell.destination.name} | {_stock(cell)} | "
-            f"{cell.foretold.unaided.answer} | {needed or '-'} | {cell.foretold.verdict.risk} | "
-            f"{_ferried(cell)} |"
+            f"{foretold.unaided.answer}{_entries(foretold.plan, ' and ')} | {_ferried(cell)} | "
+            f"{foretold.running.verdict.risk} | {_entries(foretold.running) or '-'} |"
         )
     yield ""
     yield "What stock QEMU prints, and how often:"
@@ -92,9 +92,21 @@ def _move(cell: Cell) -> dict[str, Any]:
             {"name": entry.name, "action": entry.action, "reason": entry.reason}
             for entry in cell.foretold.plan.entries
         ],
+        "running": {
+            "risk": str(cell.foretold.running.verdict.risk),
+            "policy": [
+                {"name": entry.name, "action": entry.action, "reason": entry.reason}
+                for entry in cell.foretold.running.entries
+            ],
+        },
         "ferried": None if ferried is None else ferried.completed,
         "faults": list(cell.faults),
     }
+
+
+def _entries(plan: Plan, before: str = "") -> str:
+    needed = ", ".join(f"{entry.name}: {entry.action}" for entry in plan.entries)
+    return f"{before}{needed}" if needed else ""
 
 
 def _stock(cell: Cell) -> str:
