@@ -13,7 +13,6 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -26,12 +25,12 @@ from armferry.lab.host import HostSpec, LabHost
 from armferry.lab.nested import NestedQemu, Outcome, load
 from armferry.lab.recording import Recording, record, recorded
 from armferry.lab.refusals import refusals
+from armferry.lab.two_at_once import Hosts, two_at_once
 from armferry.policy import aggregate
 from armferry.stream import rewrite_tail
 
 __all__ = ["Cell", "Foretold", "foretell", "if_running", "record_all", "run_matrix"]
 
-_AT_ONCE = 2
 _PROGRAM = "qemu-system-aarch64: "
 
 Progress = Callable[[str, int, int], None]
@@ -128,18 +127,17 @@ def record_all(hosts: Iterable[tuple[HostSpec, NestedQemu]], progress: Progress)
     wanted = list(hosts)
     done = 0
 
-    def one(host: tuple[HostSpec, NestedQemu]) -> Recording:
+    def one(hosts: Hosts, host: tuple[HostSpec, NestedQemu]) -> Recording:
         nonlocal done
         found = recorded(*host)
         if found is None:
-            with LabHost(host[0]) as booted:
+            with hosts.boot(host[0]) as booted:
                 found = record(booted, host[1])
         done += 1
         progress(found.name, done, len(wanted))
         return found
 
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return list(pool.map(one, wanted))
+    return two_at_once(one, wanted)
 
 
 def run_matrix(recordings: Sequence[Recording], progress: Progress) -> list[Cell]:
@@ -151,10 +149,10 @@ def run_matrix(recordings: Sequence[Recording], progress: Progress) -> list[Cell
     }
     done = 0
 
-    def column(there: Recording) -> list[Cell]:
+    def column(hosts: Hosts, there: Recording) -> list[Cell]:
         nonlocal done
         cells = []
-        with _Destination(there) as destination:
+        with _Destination(there, hosts) as destination:
             destination.ask(recordings)
             for source in recordings:
                 if source.key == there.key:
@@ -169,15 +167,15 @@ def run_matrix(recordings: Sequence[Recording], progress: Progress) -> list[Cell
                 progress(f"{source.name} to {there.name}", done, len(pairs))
         return cells
 
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return [cell for cells in pool.map(column, recordings) for cell in cells]
+    return [cell for cells in two_at_once(column, recordings) for cell in cells]
 
 
 class _Destination:
     """A host that is given streams; booted at the first question the cache cannot answer."""
 
-    def __init__(self, recording: Recording) -> None:
+    def __init__(self, recording: Recording, hosts: Hosts) -> None:
         self._recording = recording
+        self._hosts = hosts
         self._host: LabHost | None = None
         self._folder = cache_folder("matrix", "answers")
 
@@ -213,7 +211,7 @@ class _Destination:
 
     def _booted(self) -> LabHost:
         if self._host is None:
-            self._host = LabHost(self._recording.spec)
+            self._host = self._hosts.boot(self._recording.spec)
         return self._host
 
     def _answer(self, question: str, about: bytes) -> Path:
