@@ -1,21 +1,20 @@
 """How values, registers and ends are put into words, the same in every command."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from armferry.decide import Risk
 from armferry.hosts.fingerprint import Fingerprint, Provenance
 from armferry.registers import decode_fields, explain_value
-from armferry.stream import SavedState
-from armferry.stream.save_image import SaveImage
+
+if TYPE_CHECKING:
+    # a host that only writes its fingerprint loads neither
+    from armferry.decide import Risk
+    from armferry.stream import SavedState
+    from armferry.stream.save_image import SaveImage
 
 __all__ = ["end", "fields", "guest", "image", "risk_role", "source_of", "value", "vcpus"]
 
-_ROLES = {
-    Risk.NONE: "good",
-    Risk.LOSSLESS: "good",
-    Risk.GUEST_VISIBLE: "warn",
-    Risk.LOSSY: "bad",
-}
+_ROLES = {"none": "good", "lossless": "good", "guest-visible": "warn", "lossy": "bad"}
 
 
 def value(number: int | None) -> str:
@@ -44,9 +43,9 @@ def vcpus(numbers: Sequence[int]) -> str:
     return " ".join("-".join(map(str, run)) for run in runs)
 
 
-def risk_role(risk: Risk) -> str:
+def risk_role(risk: "Risk") -> str:
     """The role, for colour, of a risk."""
-    return _ROLES[risk]
+    return _ROLES[str(risk)]
 
 
 def end(fingerprint: Fingerprint) -> str:
@@ -69,13 +68,13 @@ def source_of(about: Provenance) -> str:
     return " on ".join(part for part in parts if part)
 
 
-def image(around: SaveImage) -> str:
+def image(around: "SaveImage") -> str:
     """The libvirt save image that a stream lies in."""
     runs = "runs on" if around.header.was_running else "stays paused"
     return f"libvirt save image, {around.header.compression.word}; the guest {runs} when restored"
 
 
-def guest(saved: SavedState) -> str:
+def guest(saved: "SavedState") -> str:
     """In which state the guest of a stream was saved."""
     if saved.fresh:
         return "saved before it ever ran"

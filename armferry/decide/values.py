@@ -29,7 +29,6 @@ from armferry.registers import (
     differing_fields,
     explain_value,
     kind,
-    parse_register,
 )
 
 __all__ = ["ValueRule", "differences", "fields_fit", "refusal", "tolerated_values"]
@@ -43,17 +42,15 @@ older list what the CPU has, and take nothing else."""
 
 # What KVM lets be set, measured value by value on Linux 5.10 to 7.3 and emulated CPUs
 # (tests/lab/test_kernel_refusals.py), beyond what KVM_ARM_GET_REG_WRITABLE_MASKS says.
-_CLIDR = parse_register("CLIDR_EL1")
+_CLIDR = 0x6030_0000_0013_C801
 """Takes every value in its writable bits, deeper caches than the host's too."""
-_IMPLEMENTATION = frozenset(map(parse_register, ("MIDR_EL1", "REVIDR_EL1", "AIDR_EL1")))
-"""Said to be writable from 6.15 on, and refused all the same to a VM that did not ask for
-KVM_CAP_ARM_WRITABLE_IMP_ID_REGS first; QEMU does not ask."""
-_WRITABLE_WHERE_UNSAID = {parse_register("ID_AA64PFR0_EL1"): 0xFF << 56}
+_IMPLEMENTATION = (0x6030_0000_0013_C000, 0x6030_0000_0013_C006, 0x6030_0000_0013_C807)
+"""MIDR_EL1, REVIDR_EL1 and AIDR_EL1: said to be writable from 6.15 on, and refused all the same to
+a VM that did not ask for KVM_CAP_ARM_WRITABLE_IMP_ID_REGS first; QEMU does not ask."""
+_PFR0, _MMFR2 = 0x6030_0000_0013_C020, 0x6030_0000_0013_C03A  # ID_AA64...
+_WRITABLE_WHERE_UNSAID = {_PFR0: 0xFF << 56}
 """CSV2 and CSV3 may be lowered on kernels older than the request (5.10 and 6.1)."""
-_FORGOTTEN = {
-    parse_register("ID_AA64MMFR2_EL1"): 0xF << 24,
-    parse_register("ID_AA64PFR0_EL1"): 0xF << 40,
-}
+_FORGOTTEN = {_MMFR2: 0xF << 24, _PFR0: 0xF << 40}
 """NV, shown before 6.16, and MPAM, shown before 6.13: no guest could use either. Taken and
 forgotten where the host's own is 0. NV is measured; no emulated CPU has MPAM, which is from
 set_id_aa64pfr0_el1() of arch/arm64/kvm/sys_regs.c."""

@@ -12,11 +12,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from armferry.ferry.errors import FerryError, WriteFault
 from armferry.hosts.files import LockedFile
 from armferry.hosts.journal import interrupted, read_journal, sync_folder
-from armferry.stream import NewTail
+
+if TYPE_CHECKING:
+    from armferry.stream import NewTail
 
 __all__ = ["Mark", "Progress", "copy_with_tail", "send_with_tail", "write_all", "written_beside"]
 
@@ -39,7 +42,7 @@ class Mark:
 def copy_with_tail(
     source: LockedFile,
     target: Path,
-    tail: NewTail | None,
+    tail: "NewTail | None",
     progress: Progress | None = None,
     *,
     mark: Mark | None = None,
@@ -67,7 +70,7 @@ def copy_with_tail(
 def send_with_tail(
     source: LockedFile,
     descriptor: int,
-    tail: NewTail | None,
+    tail: "NewTail | None",
     progress: Progress | None = None,
 ) -> None:
     """Writes `source` to a pipe or any `descriptor`, from `tail.offset` on with the new end.

@@ -4,6 +4,7 @@ import json
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -122,6 +123,26 @@ def test_a_command_loads_only_what_it_needs(words: list[str], absent: list[str])
     loaded = done.stderr.splitlines()[-1].split()
     assert "armferry.cli.main" in loaded
     assert not set(absent) & set(loaded)
+
+
+def test_a_fingerprint_is_written_without_the_decision(tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from armferry.cli.main import main\n"
+        "from armferry.hosts import kvm, kvm_fingerprint\n"
+        "from armferry.hosts.atlas import read_atlas\n"
+        "found = read_atlas().find('6.12/neoverse-n1').fingerprint\n"
+        "kvm.ask = lambda nested: None\n"
+        "kvm_fingerprint.fingerprint_of_kvm = lambda host: found\n"
+        f"code = main(['fingerprint', 'kvm', '-o', '{tmp_path}/host.json'])\n"
+        "print(code, *sys.modules, file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    code, *loaded = done.stderr.split()
+    assert code == "0", done.stderr
+    assert json.loads((tmp_path / "host.json").read_text())["format"] == "armferry-fingerprint"
+    assert not {"armferry.decide", "armferry.policy"} & set(loaded)
 
 
 def test_the_list_of_commands_loads_none_of_them() -> None:
