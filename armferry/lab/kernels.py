@@ -9,6 +9,7 @@ What is kept: the image, and for kernels that have the virtio console as modules
 load order. Sources of fact: the packages themselves (contents measured), modinfo(8).
 """
 
+import fcntl
 import hashlib
 import json
 import lzma
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from armferry.errors import ArmferryError, EnvironmentFault
 from armferry.hosts.release import newest_match, release_key
-from armferry.lab.apt import AptState, Package
+from armferry.lab.apt import AptFault, AptState, Package
 from armferry.lab.cache import cache_folder
 from armferry.lab.deb import package_file, unpack
 
@@ -123,9 +124,19 @@ class KernelStore:
     def install(self, request: str) -> Kernel:
         """The newest kernel of the archive that `request` names, downloaded and unpacked.
 
-        About 5 s for one that is not there yet. Raises `UnknownKernelError`, `AptFault`,
-        `KernelUnpackFault`.
+        About 5 s for one that is not there yet; whoever else is installing is waited for. Raises
+        `UnknownKernelError`, `AptFault`, `KernelUnpackFault`.
         """
+        with (self.folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                return self._install(request)
+            except AptFault:
+                # the archive may have replaced what an index of this morning names
+                self._apt.update()
+                return self._install(request)
+
+    def _install(self, request: str) -> Kernel:
         packages = {_release(package): package for package in self.available()}
         release = newest_match(request, packages)
         if release is None:

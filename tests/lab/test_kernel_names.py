@@ -143,6 +143,38 @@ def test_a_kernel_is_kept_with_its_modules_in_load_order_and_its_origin(tmp_path
     assert KernelStore(store, _Archive({})).installed() == [kernel]
 
 
+class _Rolled(_Archive):
+    """An archive whose index is a day old: what it names is gone."""
+
+    def __init__(self, old: dict[Package, Path], new: dict[Package, Path]) -> None:
+        super().__init__(old)
+        self._new = new
+        self.updates = 0
+
+    def download(self, package: Package) -> Path:
+        if package not in self._new:
+            raise AptFault(f"{package.name}: 404 Not Found")
+        return super().download(package)
+
+    def update(self) -> None:
+        self.updates += 1
+        self._packages = self._new
+
+
+def test_what_the_archive_has_replaced_is_looked_for_once_more(tmp_path: Path) -> None:
+    store = tmp_path / "kernels"
+    store.mkdir()
+    old = Package("linux-image-6.12.107+deb13-cloud-arm64", "6.12.107-1", "trixie", "aa")
+    new = Package("linux-image-6.12.117+deb13-cloud-arm64", "6.12.117-1", "trixie", "bb")
+    deb = _deb(tmp_path, new.name, new.version, {"boot/vmlinuz-6.12.117": b"image"})
+    archive = _Rolled({old: tmp_path}, {new: deb})
+    assert KernelStore(store, archive).get("6.12").release == "6.12.117+deb13"
+    assert archive.updates == 1
+    gone = _Rolled({old: tmp_path}, {})
+    with pytest.raises(UnknownKernelError):
+        KernelStore(store, gone).install("6.12.107")
+
+
 def test_the_image_is_taken_from_linux_binary_where_there_is_one(tmp_path: Path) -> None:
     image = Package("linux-image-6.19.6+deb13-cloud-arm64", "6.19.6-1", "trixie", "aa")
     binary = Package("linux-binary-6.19.6+deb13-cloud-arm64", "6.19.6-1", "trixie", "bb")
