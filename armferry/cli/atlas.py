@@ -167,6 +167,11 @@ def run_record(arguments: argparse.Namespace) -> int:
         for machine in arguments.machines
         for cpu in arguments.cpus
     ]
+    entries += [
+        LayoutEntry(resolve(release), cpu)
+        for release in arguments.kvm_qemus
+        for cpu in arguments.cpus
+    ]
     failed = record(entries, arguments.folder, _progress)
     if arguments.output is not None:
         arguments.output.write_bytes(pack(arguments.folder))
@@ -208,10 +213,14 @@ def _span(index: int, span: Span) -> str:
     return f"{when}: {span.value:#x}" + (f" ({meaning})" if meaning else "")
 
 
+def _fields(condition: Condition) -> list[str]:
+    return [f"{name(on, Accelerator.KVM)}.{field}" for on, field in condition.fields]
+
+
 def _condition(condition: Condition) -> str:
     return (
-        f"from {condition.since} on it is there only where"
-        f" {name(condition.on, Accelerator.KVM)}.{condition.field} is not 0; {condition.before}"
+        f"from {condition.since} on it is there only where {' or '.join(_fields(condition))} is"
+        f" not 0; {condition.before}"
     )
 
 
@@ -233,8 +242,7 @@ def _why(index: int, spans: Sequence[Span], condition: Condition | None) -> dict
         "condition": None
         if condition is None
         else {
-            "register": name(condition.on, Accelerator.KVM),
-            "field": condition.field,
+            "fields": _fields(condition),
             "since": condition.since,
             "before": condition.before,
             "source": condition.source,

@@ -35,15 +35,14 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """The register is there if, and only if, `field` of identification register `on` is not 0.
+    """The register is there if, and only if, one of `fields` is not 0.
 
-    Of kernels from `since` on; before, `before` says what they did. `source` is where it is
-    written.
+    Each is an identification register and the name of its field. Of kernels from `since` on;
+    before, `before` says what they did. `source` is where it is written.
     """
 
     register: int
-    on: int
-    field: str
+    fields: tuple[tuple[int, str], ...]
     since: str
     before: str
     source: str
@@ -54,7 +53,9 @@ class Condition:
 
     def holds(self, registers: Mapping[int, int]) -> bool:
         """Whether a list is of a host on which the register is to be there."""
-        return bool(dict(_fields(self.on, registers[self.on])).get(self.field, 0))
+        return any(
+            dict(_fields(on, registers.get(on, 0))).get(field, 0) for on, field in self.fields
+        )
 
 
 def history(index: int, entries: Iterable[Entry]) -> list[Span]:
@@ -78,8 +79,7 @@ def conditions() -> Mapping[int, Condition]:
     rows = (
         Condition(
             register=parse_register(name),
-            on=parse_register(row["on"]),
-            field=row["field"],
+            fields=tuple(_field(text) for text in row["fields"]),
             since=row["since"],
             before=row["before"],
             source=row["source"],
@@ -106,6 +106,11 @@ def _spans(index: int, entries: list[Entry]) -> Iterator[Span]:
         run.append(entry.release)
     if run:
         yield Span(entries[0].cpu, run[0], run[-1], before, value)
+
+
+def _field(text: str) -> tuple[int, str]:
+    register, _, field = text.partition(".")
+    return parse_register(register), field
 
 
 def _fields(index: int, value: int) -> Iterator[tuple[str, int]]:
