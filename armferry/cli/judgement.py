@@ -90,7 +90,8 @@ class Judgement:
                 "the destination's reset values may be off"
             )
         here, there = len(self.source.lists), len(self.destination.lists)
-        if here != there:
+        # a kernel that was asked was asked for every vCPU
+        if here != there and self.kernel is None:
             found.append(
                 f"the guest has {here} vCPUs, {self.destination.text} was made with {there}: "
                 f"vCPUs without a record are taken to be like its first; make it with --smp {here} "
@@ -239,7 +240,8 @@ def _row(outcome: Outcome, vcpus: list[int]) -> tuple[Cell, ...]:
 
 
 def _show_origins(verdict: Verdict) -> None:
-    origins = sorted({str(o) for event in verdict.events for o in event.outcome.origins})
+    outcomes = [event.outcome for event in verdict.events if not event.outcome.refused]
+    origins = sorted({str(origin) for outcome in outcomes for origin in outcome.origins})
     if origins:
         render.heading("Allowed by")
         for origin in origins:

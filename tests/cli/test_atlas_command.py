@@ -4,11 +4,18 @@ import json
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from armferry.cli.judgement import Judgement
 from armferry.cli.main import main
+from armferry.decide import judge
+from armferry.hosts.atlas import read_atlas
+from armferry.hosts.kvm import Preflight
+from armferry.hosts.subject import Subject
+from armferry.policy import EMPTY
 
 
 def _run(*words: str) -> int:
@@ -93,6 +100,17 @@ def test_an_unknown_entry_is_bad_usage(capsys: pytest.CaptureFixture[str]) -> No
     assert _run("inspect", "atlas:4.19/neoverse-n1") == 3
     said = capsys.readouterr().err
     assert said.startswith("armferry: atlas:4.19/neoverse-n1: the atlas has no 4.19; its kernels: ")
+
+
+def test_a_kernel_that_was_asked_needs_no_record_of_every_vcpu() -> None:
+    fingerprint = read_atlas().find("6.12/neoverse-n1").fingerprint
+    there = Subject("kvm:", fingerprint, None)
+    guest = Subject("guest", replace(fingerprint, cpus=fingerprint.cpus * 2), None)
+    verdict = judge(guest.move_to(there), EMPTY)
+    unasked = Judgement(guest, there, EMPTY, verdict)
+    assert [note for note in unasked.warnings if "--smp 2" in note]
+    asked = replace(unasked, kernel=Preflight("6.12", ()))
+    assert not [note for note in asked.warnings if "--smp" in note]
 
 
 def test_kvm_elsewhere_is_a_clear_message(
