@@ -18,6 +18,7 @@ for every 64-bit `i`.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -50,6 +51,7 @@ _SVE = 0x15
 _FIRMWARE_BITMAP = 0x16
 _CP14 = 0x0E
 _CP15 = 0x0F
+_REMEMBERED = 4096  # more than any host lists; a decision asks for each of them several times
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,7 @@ Encoding: TypeAlias = (
 )
 
 
+@functools.lru_cache(_REMEMBERED)
 def decode(index: int) -> Encoding:
     """Take an index apart. Raises ValueError when it is not a 64-bit number."""
     if not 0 <= index <= _MAX_INDEX:
