@@ -8,13 +8,19 @@ import json
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from armferry.cli import render
+from armferry.cli.gateway_options import (
+    Encryption,
+    add_log,
+    add_tls,
+    open_log,
+    positive_integer,
+    positive_seconds,
+)
 from armferry.cli.options import add_json, add_policy, policy_of, policy_warnings
-from armferry.errors import ArmferryError
 from armferry.ferry.gateway import (
     DEFAULT_STATE_LIMIT,
     Dialer,
@@ -26,8 +32,6 @@ from armferry.ferry.gateway import (
     Listener,
     Log,
     Outcome,
-    connecting_context,
-    listening_context,
     parse_address,
 )
 from armferry.ferry.gateway.address import TcpAddress
@@ -39,6 +43,7 @@ from armferry.registers import Accelerator
 __all__ = ["add_parsers"]
 
 _DEFAULTS = Limits()
+_SIGNAL_LATENCY = 0.5  # seconds
 
 
 def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -79,11 +84,9 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument(
         "--keep", action="store_true", help="go on after the first move, until interrupted"
     )
-    _add_tls(parser)
+    add_tls(parser)
     _add_limits(parser)
-    parser.add_argument(
-        "--log", metavar="FILE", help="append one JSON line for each event; - for standard error"
-    )
+    add_log(parser)
     parser.add_argument(
         "--metrics", metavar="HOST:PORT", help="serve Prometheus metrics there, at /metrics"
     )
@@ -92,44 +95,26 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     parser.set_defaults(func=run)
 
 
-def _add_tls(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("encryption", "folders as of QEMU's tls-creds-x509")
-    group.add_argument(
-        "--tls-listen", metavar="FOLDER", type=Path, help="TLS from the source, ended here"
-    )
-    group.add_argument(
-        "--tls-connect", metavar="FOLDER", type=Path, help="TLS to the destination, begun here"
-    )
-    group.add_argument(
-        "--tls-hostname", metavar="NAME", help="whom the destination's certificate must name"
-    )
-    group.add_argument(
-        "--allow-plain",
-        action="store_true",
-        help="listen without TLS where other machines can connect",
-    )
-
-
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("limits")
     group.add_argument(
         "--state-limit",
         metavar="BYTES",
-        type=int,
+        type=positive_integer,
         default=DEFAULT_STATE_LIMIT,
         help="device state held at most (%(default)s)",
     )
     group.add_argument(
         "--stall-limit",
         metavar="SECONDS",
-        type=float,
+        type=positive_seconds,
         default=_DEFAULTS.stall,
         help="end a move when no byte has moved for so long (%(default)s)",
     )
     group.add_argument(
         "--connect-limit",
         metavar="SECONDS",
-        type=float,
+        type=positive_seconds,
         default=_DEFAULTS.connect,
         help="for a connection and its TLS handshake (%(default)s)",
     )
@@ -137,24 +122,26 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serves; the exit code is that of the last move: 0 moved, 2 refused, 4 failed."""
-    outcomes: list[Outcome] = []
-    faults: list[ArmferryError] = []
+    last: list[Outcome] = []
+    faults: list[Exception] = []
     with contextlib.ExitStack() as stack:
-        log = stack.enter_context(_log(arguments.log))
+        log = stack.enter_context(open_log(arguments.log))
         gateways: list[Gateway] = []
         take_in = _metrics(arguments.metrics, gateways)
 
         def on_outcome(outcome: Outcome) -> None:
             take_in(outcome)
-            _show(outcome, arguments.json)
+            # a reader that has gone must not end the moves of others
+            with contextlib.suppress(BrokenPipeError):
+                _show(outcome, arguments.json)
 
         gateways += _gateways(arguments, stack, log, on_outcome)
         _on_signals(gateways)
 
         def serve(gateway: Gateway) -> None:
             try:
-                outcomes.extend(gateway.run())
-            except ArmferryError as error:
+                last.extend(gateway.run()[-1:])
+            except Exception as error:
                 faults.append(error)
 
         # what is loaded stays: the collector, which would look at all of it while a guest waits,
@@ -164,12 +151,14 @@ def run(arguments: argparse.Namespace) -> int:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join()
+            # a signal that comes just as the main thread begins to wait is handled when it wakes
+            while thread.is_alive():
+                thread.join(_SIGNAL_LATENCY)
     if faults:
         raise faults[0]
-    if not outcomes:
+    if not last:
         return 0 if arguments.keep else Ending.CANCELLED.exit_code
-    return max(outcome.ending.exit_code for outcome in outcomes[-len(gateways) :])
+    return max(outcome.ending.exit_code for outcome in last)
 
 
 def _gateways(
@@ -192,8 +181,7 @@ def _gateways(
 
     source = arguments.source_fingerprint
     host = None if source is None else open_subject(source).fingerprint
-    incoming = arguments.tls_listen and listening_context(arguments.tls_listen)
-    outgoing = arguments.tls_connect and connecting_context(arguments.tls_connect)
+    encryption = Encryption.of(arguments)
     limits = Limits(arguments.state_limit, arguments.stall_limit, arguments.connect_limit)
     gateways = []
     for here, there, to in zip(arguments.listen, arguments.connect, destinations, strict=True):
@@ -203,15 +191,15 @@ def _gateways(
             print(f"note: {warning}", file=sys.stderr)
         dialer = Dialer(
             parse_address(there),
-            context=outgoing,
-            host=arguments.tls_hostname,
+            context=encryption.connecting,
+            host=encryption.host,
             limit=arguments.connect_limit,
         )
         judge = Judge(destination, policy_for, host)
         judge.prepare(destination.provenance.machine)
         listener = Listener(
             parse_address(here),
-            encrypted=incoming is not None,
+            encrypted=encryption.listening is not None,
             plain_allowed=arguments.allow_plain,
         )
         stack.callback(listener.close)
@@ -220,7 +208,7 @@ def _gateways(
                 listener,
                 dialer,
                 judge,
-                context=incoming,
+                context=encryption.listening,
                 limits=limits,
                 keep=arguments.keep,
                 log=log,
@@ -252,21 +240,6 @@ def _on_signals(gateways: list[Gateway]) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-
-
-@contextlib.contextmanager
-def _log(target: str | None) -> Iterator[Log]:
-    if target is None:
-        yield Log()
-    elif target == "-":
-        yield Log(sys.stderr)
-    else:
-        try:
-            file = Path(target).open("a", encoding="utf-8")  # noqa: SIM115 - closed below
-        except OSError as error:
-            raise GatewayError(f"{target}: cannot be written: {error.strerror}") from error
-        with file:
-            yield Log(file)
 
 
 def _show(outcome: Outcome, as_json: bool) -> None:

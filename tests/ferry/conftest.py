@@ -1,12 +1,20 @@
-"""Recorded streams, hosts taken from them, and judges, for the gateway's tests without QEMU."""
+"""For the gateway's tests without QEMU: recorded streams, judges, played peers."""
 
+import contextlib
+import io
+import json
 import lzma
-from collections.abc import Callable
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
 import pytest
 
-from armferry.ferry.gateway import Judge
+from armferry.ferry.gateway import Dialer, Gateway, Judge, Listener, Log, Outcome, parse_address
 from armferry.hosts.fingerprint import Fingerprint
 from armferry.hosts.recorded import fingerprint_of_stream
 from armferry.policy import EMPTY, Policy, aggregate
@@ -15,6 +23,112 @@ from armferry.stream.events import RamRecord, RamRecordKind
 
 DATA = Path(__file__).parent.parent / "stream" / "data"
 OLD = "tcg_10.0.2_virt-10.0_cortex-a57_1"
+LOADED = b"\x00\x01\x00\x04\x00\x00\x00\x00"
+LIMIT = 20.0
+
+
+class Destination:
+    """Listens; keeps what each connection brings, in order of arrival."""
+
+    def __init__(self, path: Path, answer: bytes = b"") -> None:
+        self._answer = answer
+        self._server = socket.socket(socket.AF_UNIX)
+        self._server.bind(str(path))
+        self._server.listen()
+        self.address = f"unix:{path}"
+        self.received: list[bytearray] = []
+        self.connections: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._server.accept()
+                self.connections.append(connection)
+                self.received.append(bytearray())
+                thread = threading.Thread(
+                    target=self._read, args=(connection, self.received[-1]), daemon=True
+                )
+                self._threads.append(thread)
+                thread.start()
+
+    def _read(self, connection: socket.socket, received: bytearray) -> None:
+        with contextlib.suppress(OSError):
+            while data := connection.recv(65_536):
+                received += data
+            if received.startswith(b"QEVM"):
+                connection.sendall(self._answer)
+        connection.close()
+
+    def close(self) -> None:
+        self._server.close()
+
+    def wait_for_connections(self, count: int) -> None:
+        """Returns when so many have been accepted."""
+        deadline = time.monotonic() + LIMIT
+        while len(self.connections) < count:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+
+    def wait(self) -> None:
+        """Returns when every connection has ended."""
+        for thread in self._threads:
+            thread.join(LIMIT)
+            assert not thread.is_alive()
+
+
+class Running:
+    """A gateway in a thread."""
+
+    def __init__(self, folder: Path, judge: Judge, to: str, **options: Any) -> None:
+        self.path = str(folder / "gateway")
+        self.log = io.StringIO()
+        self.listener = Listener(parse_address(options.pop("listen", f"unix:{self.path}")))
+        self.outcomes: list[Outcome] = []
+        log = options.pop("log", Log(self.log))
+        self.gateway = Gateway(self.listener, Dialer(parse_address(to)), judge, log=log, **options)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        self.outcomes = self.gateway.run()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.gateway.abort("the test ends")
+        self._thread.join(LIMIT)
+        self.listener.close()
+        assert not self._thread.is_alive()
+
+    def connect(self) -> socket.socket:
+        source = socket.socket(socket.AF_UNIX)
+        source.settimeout(LIMIT)
+        source.connect(self.path)
+        return source
+
+    def outcome(self) -> Outcome:
+        self._thread.join(LIMIT)
+        assert not self._thread.is_alive(), self.log.getvalue()
+        return self.outcomes[0]
+
+    @property
+    def rejections(self) -> list[str]:
+        lines = map(json.loads, self.log.getvalue().splitlines())
+        return [line["reason"] for line in lines if line["event"] == "rejected"]
+
+    def wait_for(self, event: str) -> None:
+        deadline = time.monotonic() + LIMIT
+        while f'"event": "{event}"' not in self.log.getvalue():
+            assert time.monotonic() < deadline, self.log.getvalue()
+            time.sleep(0.005)
 
 
 @pytest.fixture(scope="session")
@@ -72,3 +186,50 @@ def judge_of() -> Callable[..., Judge]:
         return Judge(fingerprint, lambda _machine, _accelerator: united)
 
     return judge
+
+
+@pytest.fixture(scope="session")
+def stream(recorded: Callable[[str], bytes]) -> bytes:
+    """A whole migration with a return path."""
+    return recorded("switchover-ack")
+
+
+@pytest.fixture(scope="session")
+def judge(
+    stream: bytes,
+    host_of: Callable[[bytes], Fingerprint],
+    judge_of: Callable[..., Judge],
+) -> Judge:
+    """The judge of the host that wrote it."""
+    return judge_of(host_of(stream), builtin=False)
+
+
+@pytest.fixture
+def destination(tmp_path: Path) -> Iterator[Destination]:
+    """A destination that says it has loaded everything."""
+    one = Destination(tmp_path / "destination", LOADED)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def answering(tmp_path: Path) -> Iterator[Callable[[bytes], Destination]]:
+    """A function from what it answers to a destination."""
+    with contextlib.ExitStack() as stack:
+
+        def made(answer: bytes) -> Destination:
+            one = Destination(tmp_path / "answering", answer)
+            stack.callback(one.close)
+            return one
+
+        yield made
+
+
+@pytest.fixture
+def carry(tmp_path: Path) -> Callable[..., Running]:
+    """A function from a judge and a destination's address to a running gateway."""
+
+    def made(judge: Judge, to: str, **options: Any) -> Running:
+        return Running(tmp_path, judge, to, **options)
+
+    return made

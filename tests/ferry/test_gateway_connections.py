@@ -1,165 +1,29 @@
 """The gateway with sources and destinations played by the test: order, faults, endings."""
 
 import contextlib
-import io
-import json
 import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
 from armferry.ferry.gateway import (
-    Dialer,
     Ending,
-    Gateway,
     Judge,
     Limits,
-    Listener,
-    Log,
-    Outcome,
-    parse_address,
 )
-from armferry.hosts.fingerprint import Fingerprint
 from armferry.stream import StreamParser
 from armferry.stream.events import RamRecord
 
 Recorded = Callable[[str], bytes]
-STREAM = "switchover-ack"
+Carry = Callable[..., Any]
 MULTIFD = b"\x11\x22\x33\x44"
 LOADED = b"\x00\x01\x00\x04\x00\x00\x00\x00"
 LIMIT = 20.0
-
-
-class Destination:
-    """Listens; keeps what each connection brings, in order of arrival."""
-
-    def __init__(self, path: Path, answer: bytes = b"") -> None:
-        self._answer = answer
-        self._server = socket.socket(socket.AF_UNIX)
-        self._server.bind(str(path))
-        self._server.listen()
-        self.address = f"unix:{path}"
-        self.received: list[bytearray] = []
-        self.connections: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self._server.accept()
-                self.connections.append(connection)
-                self.received.append(bytearray())
-                thread = threading.Thread(
-                    target=self._read, args=(connection, self.received[-1]), daemon=True
-                )
-                self._threads.append(thread)
-                thread.start()
-
-    def _read(self, connection: socket.socket, received: bytearray) -> None:
-        with contextlib.suppress(OSError):
-            while data := connection.recv(65_536):
-                received += data
-            if len(self.connections) and connection is self.connections[0]:
-                connection.sendall(self._answer)
-        connection.close()
-
-    def close(self) -> None:
-        self._server.close()
-
-    def wait_for_connections(self, count: int) -> None:
-        """Returns when so many have been accepted."""
-        deadline = time.monotonic() + LIMIT
-        while len(self.connections) < count:
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-
-    def wait(self) -> None:
-        """Returns when every connection has ended."""
-        for thread in self._threads:
-            thread.join(LIMIT)
-            assert not thread.is_alive()
-
-
-class Running:
-    """A gateway in a thread."""
-
-    def __init__(self, folder: Path, judge: Judge, to: str, **options: Any) -> None:
-        self.path = str(folder / "gateway")
-        self.log = io.StringIO()
-        self.listener = Listener(parse_address(options.pop("listen", f"unix:{self.path}")))
-        self.outcomes: list[Outcome] = []
-        self.gateway = Gateway(
-            self.listener, Dialer(parse_address(to)), judge, log=Log(self.log), **options
-        )
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def _run(self) -> None:
-        self.outcomes = self.gateway.run()
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.gateway.abort("the test ends")
-        self._thread.join(LIMIT)
-        self.listener.close()
-        assert not self._thread.is_alive()
-
-    def connect(self) -> socket.socket:
-        source = socket.socket(socket.AF_UNIX)
-        source.settimeout(LIMIT)
-        source.connect(self.path)
-        return source
-
-    def outcome(self) -> Outcome:
-        self._thread.join(LIMIT)
-        assert not self._thread.is_alive(), self.log.getvalue()
-        return self.outcomes[0]
-
-    @property
-    def rejections(self) -> list[str]:
-        lines = map(json.loads, self.log.getvalue().splitlines())
-        return [line["reason"] for line in lines if line["event"] == "rejected"]
-
-    def wait_for(self, event: str) -> None:
-        deadline = time.monotonic() + LIMIT
-        while f'"event": "{event}"' not in self.log.getvalue():
-            assert time.monotonic() < deadline, self.log.getvalue()
-            time.sleep(0.005)
-
-
-@pytest.fixture(scope="module")
-def stream(recorded: Recorded) -> bytes:
-    return recorded(STREAM)
-
-
-@pytest.fixture(scope="module")
-def judge(
-    stream: bytes,
-    host_of: Callable[[bytes], Fingerprint],
-    judge_of: Callable[..., Judge],
-) -> Judge:
-    return judge_of(host_of(stream), builtin=False)
-
-
-@pytest.fixture
-def destination(tmp_path: Path) -> Iterator[Destination]:
-    one = Destination(tmp_path / "destination", LOADED)
-    yield one
-    one.close()
 
 
 def send(source: socket.socket, data: bytes) -> None:
@@ -168,9 +32,9 @@ def send(source: socket.socket, data: bytes) -> None:
 
 
 def test_move_arrives_and_is_acknowledged(
-    stream: bytes, judge: Judge, destination: Destination, tmp_path: Path
+    carry: Carry, stream: bytes, judge: Judge, destination: Any
 ) -> None:
-    with Running(tmp_path, judge, destination.address) as running:
+    with carry(judge, destination.address) as running:
         source = running.connect()
         send(source, stream)
         assert source.recv(100) == LOADED
@@ -187,9 +51,9 @@ def test_move_arrives_and_is_acknowledged(
 
 
 def test_main_channel_goes_first_though_it_came_last(
-    stream: bytes, judge: Judge, destination: Destination, tmp_path: Path
+    carry: Carry, stream: bytes, judge: Judge, destination: Any
 ) -> None:
-    with Running(tmp_path, judge, destination.address) as running:
+    with carry(judge, destination.address) as running:
         others = []
         for number in range(4):
             others.append(running.connect())
@@ -211,11 +75,11 @@ def test_main_channel_goes_first_though_it_came_last(
 
 
 def test_silent_channel_is_held_back_until_postcopy_is_announced(
-    judge: Judge, destination: Destination, tmp_path: Path, recorded: Recorded
+    carry: Carry, judge: Judge, destination: Any, recorded: Recorded
 ) -> None:
     stream = recorded("postcopy")
     advised = stream.index(b"\x08\x00\x03\x00\x10") + 21
-    with Running(tmp_path, judge, destination.address, keep=True) as running:
+    with carry(judge, destination.address, keep=True) as running:
         main = running.connect()
         main.sendall(stream[: advised - 30])
         running.wait_for("began")
@@ -249,14 +113,14 @@ TLS_ADVICE = (
     ],
 )
 def test_what_is_no_migration_never_reaches_the_destination(
+    carry: Carry,
     first: bytes,
     reason: str,
     stream: bytes,
     judge: Judge,
-    destination: Destination,
-    tmp_path: Path,
+    destination: Any,
 ) -> None:
-    with Running(tmp_path, judge, destination.address) as running:
+    with carry(judge, destination.address) as running:
         stranger = running.connect()
         send(stranger, first)
         with contextlib.suppress(ConnectionResetError):
@@ -268,9 +132,9 @@ def test_what_is_no_migration_never_reaches_the_destination(
         assert running.outcome().moved
 
 
-def test_recovery_passes_unread(judge: Judge, destination: Destination, tmp_path: Path) -> None:
+def test_recovery_passes_unread(carry: Carry, judge: Judge, destination: Any) -> None:
     words = b"\x08\x00\x0a\x00\x09\x08mach-ram" + bytes(range(256)) * 10
-    with Running(tmp_path, judge, destination.address) as running:
+    with carry(judge, destination.address) as running:
         send(running.connect(), words)
         outcome = running.outcome()
     assert outcome.mode == "recovery"
@@ -278,9 +142,9 @@ def test_recovery_passes_unread(judge: Judge, destination: Destination, tmp_path
 
 
 def test_refused_connection_ends_the_move_by_name(
-    stream: bytes, judge: Judge, tmp_path: Path
+    carry: Carry, stream: bytes, judge: Judge, tmp_path: Path
 ) -> None:
-    with Running(tmp_path, judge, f"unix:{tmp_path}/nobody") as running:
+    with carry(judge, f"unix:{tmp_path}/nobody") as running:
         source = running.connect()
         source.sendall(stream[:8])
         with contextlib.suppress(ConnectionResetError):
@@ -292,10 +156,10 @@ def test_refused_connection_ends_the_move_by_name(
 
 
 def test_source_that_goes_away_cancels(
-    stream: bytes, judge: Judge, destination: Destination, tmp_path: Path
+    carry: Carry, stream: bytes, judge: Judge, destination: Any
 ) -> None:
     half = len(stream) // 2
-    with Running(tmp_path, judge, destination.address) as running:
+    with carry(judge, destination.address) as running:
         source = running.connect()
         source.sendall(stream[:half])
         source.close()
@@ -307,9 +171,9 @@ def test_source_that_goes_away_cancels(
 
 
 def test_destination_that_goes_away_fails_the_move(
-    stream: bytes, judge: Judge, destination: Destination, tmp_path: Path
+    carry: Carry, stream: bytes, judge: Judge, destination: Any
 ) -> None:
-    with Running(tmp_path, judge, destination.address) as running:
+    with carry(judge, destination.address) as running:
         source = running.connect()
         source.sendall(stream[:100])
         running.wait_for("began")
@@ -326,10 +190,10 @@ def test_destination_that_goes_away_fails_the_move(
 
 @pytest.mark.parametrize("answer", [b"", b"\x00\x01\x00\x04\x00\x00\x00\x01"])
 def test_state_that_is_not_acknowledged_is_no_success(
-    answer: bytes, stream: bytes, judge: Judge, tmp_path: Path
+    carry: Carry, answering: Carry, answer: bytes, stream: bytes, judge: Judge
 ) -> None:
-    destination = Destination(tmp_path / "destination", answer)
-    with Running(tmp_path, judge, destination.address) as running:
+    destination = answering(answer)
+    with carry(judge, destination.address) as running:
         send(running.connect(), stream)
         outcome = running.outcome()
     destination.close()
@@ -343,10 +207,10 @@ def test_state_that_is_not_acknowledged_is_no_success(
 
 
 def test_black_hole_ends_the_move(
-    stream: bytes, judge: Judge, destination: Destination, tmp_path: Path
+    carry: Carry, stream: bytes, judge: Judge, destination: Any
 ) -> None:
     limits = Limits(stall=0.5)
-    with Running(tmp_path, judge, destination.address, limits=limits) as running:
+    with carry(judge, destination.address, limits=limits) as running:
         source = running.connect()
         source.sendall(stream[:1_000])
         began = time.monotonic()
@@ -356,9 +220,9 @@ def test_black_hole_ends_the_move(
 
 
 def test_single_bytes_make_no_difference(
-    stream: bytes, judge: Judge, destination: Destination, tmp_path: Path
+    carry: Carry, stream: bytes, judge: Judge, destination: Any
 ) -> None:
-    with Running(tmp_path, judge, destination.address) as running:
+    with carry(judge, destination.address) as running:
         source = running.connect()
         for at in range(2_000):
             source.sendall(stream[at : at + 1])
@@ -371,16 +235,15 @@ def test_single_bytes_make_no_difference(
 
 
 def test_slow_destination_slows_the_source(
-    judge: Judge, tmp_path: Path, recorded: Recorded
+    carry: Carry, stream: bytes, judge: Judge, tmp_path: Path
 ) -> None:
     """Nothing is stored on the way: the source gets no further than the sockets' buffers."""
     server = socket.socket(socket.AF_UNIX)
     server.bind(str(tmp_path / "destination"))
     server.listen()
-    with Running(tmp_path, judge, f"unix:{tmp_path}/destination", keep=True) as running:
+    with carry(judge, f"unix:{tmp_path}/destination", keep=True) as running:
         source = running.connect()
-        head = recorded(STREAM)
-        source.sendall(head[: first_page(head)])
+        source.sendall(stream[: first_page(stream)])
         accepted, _ = server.accept()
         # pages of the first block without end
         pages = b"\0\0\0\0\0\0\x10\x22\0" * 10_000
@@ -402,10 +265,8 @@ def first_page(stream: bytes) -> int:
     return next(e.offset + e.length for e in events if isinstance(e, RamRecord) and e.block)
 
 
-def test_several_moves_at_once(
-    stream: bytes, judge: Judge, destination: Destination, tmp_path: Path
-) -> None:
-    with Running(tmp_path, judge, destination.address, keep=True) as running:
+def test_several_moves_at_once(carry: Carry, stream: bytes, judge: Judge, destination: Any) -> None:
+    with carry(judge, destination.address, keep=True) as running:
         sources = [running.connect() for _ in range(3)]
         for source in sources:
             source.sendall(stream[:1_000])
@@ -422,9 +283,9 @@ def test_several_moves_at_once(
 
 
 def test_stop_lets_a_move_end_and_abort_does_not(
-    stream: bytes, judge: Judge, destination: Destination, tmp_path: Path
+    carry: Carry, stream: bytes, judge: Judge, destination: Any
 ) -> None:
-    with Running(tmp_path, judge, destination.address, keep=True) as running:
+    with carry(judge, destination.address, keep=True) as running:
         source = running.connect()
         source.sendall(stream[:1_000])
         running.wait_for("began")
@@ -432,7 +293,7 @@ def test_stop_lets_a_move_end_and_abort_does_not(
         time.sleep(0.1)
         send(source, stream[1_000:])
         assert running.outcome().ending is Ending.COMPLETED
-    with Running(tmp_path, judge, destination.address, keep=True) as running:
+    with carry(judge, destination.address, keep=True) as running:
         source = running.connect()
         source.sendall(stream[:1_000])
         running.wait_for("began")
@@ -441,21 +302,21 @@ def test_stop_lets_a_move_end_and_abort_does_not(
     assert (outcome.ending, outcome.reason) == (Ending.CANCELLED, "interrupted")
 
 
-def test_commands_at_both_ends(stream: bytes, judge: Judge, tmp_path: Path) -> None:
+def test_commands_at_both_ends(carry: Carry, stream: bytes, judge: Judge, tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(stream)
     listen = f"exec:cat {tmp_path}/in"
-    with Running(tmp_path, judge, f"exec:cat > {tmp_path}/out", listen=listen) as running:
+    with carry(judge, f"exec:cat > {tmp_path}/out", listen=listen) as running:
         outcome = running.outcome()
     # the stream says that there is a return path, and a file never answers on it
     assert outcome.ending is Ending.FAILED
     assert (tmp_path / "out").read_bytes() == stream
 
 
-def test_inherited_sockets_at_both_ends(stream: bytes, judge: Judge, tmp_path: Path) -> None:
+def test_inherited_sockets_at_both_ends(carry: Carry, stream: bytes, judge: Judge) -> None:
     source, inward = socket.socketpair()
     outward, sink = socket.socketpair()
     listen = f"fd:{inward.detach()}"
-    with Running(tmp_path, judge, f"fd:{outward.detach()}", listen=listen) as running:
+    with carry(judge, f"fd:{outward.detach()}", listen=listen) as running:
         received = bytearray()
         reader = threading.Thread(target=lambda: received.extend(drain(sink)), daemon=True)
         reader.start()

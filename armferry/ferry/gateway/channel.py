@@ -20,6 +20,7 @@ _KEEPALIVE_IDLE = 10
 _KEEPALIVE_INTERVAL = 5
 _KEEPALIVE_COUNT = 4
 _UNACKNOWLEDGED_LIMIT = 30_000  # milliseconds until a silent network is an error
+_CREDENTIALS = struct.Struct("iii")  # struct ucred
 _ABORTING_LINGER = struct.pack("ii", 1, 0)
 
 
@@ -70,6 +71,8 @@ class SocketChannel:
         self._name = name
         self._pushed_back = b""
         self._prepare()
+        self.origin = _origin(connection)
+        """Which machine or process the peer is; empty when nobody tells."""
 
     @property
     def name(self) -> str:
@@ -85,6 +88,13 @@ class SocketChannel:
     def socket(self) -> socket.socket:
         """The socket, for a cipher that is laid over it."""
         return self._socket
+
+    @property
+    def peer_ended(self) -> bool:
+        """Whether the peer has ended its direction, though bytes of it may still wait here."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLRDHUP)
+        return bool(poll.poll(0))
 
     def receive_into(self, buffer: memoryview) -> int:
         """Waits for bytes; how many were put into `buffer`, 0 at the end. Raises OSError."""
@@ -161,3 +171,16 @@ def readable(connection: socket.socket, seconds: float) -> bool:
     poll = select.poll()
     poll.register(connection, select.POLLIN)
     return bool(poll.poll(seconds * 1000))
+
+
+def _origin(connection: socket.socket) -> str:
+    try:
+        if connection.family == socket.AF_UNIX:
+            size = _CREDENTIALS.size
+            pid, _, _ = _CREDENTIALS.unpack(
+                connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+            )
+            return f"process {pid}"
+        return str(connection.getpeername()[0])
+    except OSError:
+        return ""  # gone already, or not connected yet

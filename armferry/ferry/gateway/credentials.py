@@ -42,6 +42,11 @@ def _fill(context: ssl.SSLContext, folder: Path, end: str) -> ssl.SSLContext:
         if (folder / _CRL).is_file():
             context.load_verify_locations(folder / _CRL)
             context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+        if b"ENCRYPTED" in key.read_bytes():
+            raise CredentialError(
+                f"{key}: the key has a passphrase, and nobody is asked for one while a guest "
+                "waits; give a key without (openssl pkey -in KEY -out NEW), readable by nobody else"
+            )
         context.load_cert_chain(certificate, key)
     except (ssl.SSLError, OSError) as error:
         raise CredentialError(

@@ -5,13 +5,16 @@ plain listener that others than this machine can reach is an error unless it is 
 """
 
 import contextlib
+import errno
 import ipaddress
 import os
 import select
+import signal
 import socket
 import ssl
 import stat
 import subprocess
+import time
 from pathlib import Path
 
 from armferry.ferry.gateway.address import (
@@ -31,6 +34,8 @@ __all__ = ["Dialer", "ExecChannel", "Listener"]
 _FIRST_SYSTEMD_FD = 3
 _BACKLOG = 128
 _CHILD_LIMIT = 10.0
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_RESPITE = 0.1  # seconds until something may have been given back
 
 
 class ExecChannel(SocketChannel):
@@ -53,7 +58,8 @@ class ExecChannel(SocketChannel):
         try:
             self._process.wait(_CHILD_LIMIT)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            # it was started in a group of its own: the shell and what it runs
+            os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
     @property
@@ -102,6 +108,10 @@ class Listener:
             except (BlockingIOError, ConnectionAbortedError):
                 continue  # the peer went away between the two calls
             except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    # it waits in the kernel; moves that end give back what it needs
+                    time.sleep(_RESPITE)
+                    continue
                 raise NetworkFault(f"{self.address}: cannot accept: {error.strerror}") from error
             return SocketChannel(connection, _peer_name(peer, self.address))
 
@@ -184,6 +194,11 @@ class Dialer:
         self._limit = limit
         self._used = False
 
+    @property
+    def encrypted(self) -> bool:
+        """Whether TLS is laid over every connection."""
+        return self._context is not None
+
     def dial(self) -> Channel:
         """A new connection. Raises NetworkFault or AddressError."""
         try:
@@ -191,6 +206,8 @@ class Dialer:
         except OSError as error:
             reason = error.strerror or error
             raise NetworkFault(f"{self.address}: cannot connect: {reason}") from error
+        except UnicodeError as error:
+            raise AddressError(f"{self.address}: no host can have this name") from error
         if self._context is None:
             return plain
         try:
@@ -233,9 +250,12 @@ def _listen_tcp(address: TcpAddress) -> socket.socket:
         family, _, _, _, where = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM
         )[0]
-        return socket.create_server(where[:2], family=family, backlog=_BACKLOG)
+        # an IPv6 address of one link keeps its scope, which is behind the first two
+        return socket.create_server(where, family=family, backlog=_BACKLOG)
     except OSError as error:
         raise NetworkFault(f"{address}: cannot listen: {error.strerror}") from error
+    except UnicodeError as error:
+        raise AddressError(f"{address}: no host can have this name") from error
 
 
 def _listen_unix(address: UnixAddress) -> socket.socket:
@@ -278,7 +298,8 @@ def _inherited(number: int, address: Address) -> socket.socket:
 def _systemd_number(address: SystemdAddress) -> int:
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         raise AddressError(f"{address}: systemd has passed no sockets to this process")
-    count = int(os.environ.get("LISTEN_FDS", "0"))
+    text = os.environ.get("LISTEN_FDS", "0")
+    count = int(text) if text.isascii() and text.isdigit() else 0
     names = os.environ.get("LISTEN_FDNAMES", "").split(":")
     if not address.name and count == 1:
         return _FIRST_SYSTEMD_FD

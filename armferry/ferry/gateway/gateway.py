@@ -5,12 +5,14 @@ main channel first, the others as they were accepted, never two at the same time
 what is in them (`session`) and how they are carried (`move`).
 """
 
+import collections
 import contextlib
 import itertools
 import queue
 import ssl
 import threading
 import time
+import traceback
 from collections.abc import Callable
 
 from armferry.ferry.gateway.channel import Channel, SocketChannel
@@ -27,6 +29,8 @@ __all__ = ["Gateway"]
 
 _TICK = 0.02
 _ORDERLY = 0.1  # seconds for which a later channel waits for an earlier one to say what it is
+_MOST_WAITING = 512  # connections that wait for their move; QEMU opens 257 at most for one
+_REMEMBERED = 64  # outcomes of a gateway that goes on and on
 _ADVICE = {
     Greeting.TLS: (
         "the source speaks TLS, which cannot pass through unread: give the gateway the "
@@ -40,8 +44,9 @@ _ADVICE = {
 class _Arrival:
     """A connection that was accepted; `greeting` is None until it has said what it is."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, plain: SocketChannel) -> None:
         self.number = number
+        self.plain = plain
         self.since = time.monotonic()
         self.channel: Channel | None = None
         self.greeting: Greeting | None = None
@@ -51,9 +56,9 @@ class _Arrival:
 class Gateway:
     """Carries moves from whoever connects to `listener` to the destination of `dialer`.
 
-    `run` returns when the first move has ended, or, with `keep`, when `stop` was called.
-    `context` terminates TLS from the sources. `on_outcome` is called with each outcome, from a
-    thread of the gateway.
+    `run` returns when the first move has ended, or, with `keep`, when `stop` was called; a move
+    that still runs then is carried to its end. `context` terminates TLS from the sources.
+    `on_outcome` is called with each outcome, from a thread of the gateway.
     """
 
     def __init__(
@@ -82,9 +87,12 @@ class Gateway:
         self._moves: list[Move] = []
         self._awaiting: list[threading.Thread] = []
         self._stopping = threading.Event()
+        self._abort_reason = ""
         self._exhausted = False
-        self._outcomes: list[Outcome] = []
+        self._outcomes: collections.deque[Outcome] = collections.deque(maxlen=_REMEMBERED)
         self._fault: NetworkFault | None = None
+        self.rejected = ""
+        """Why the last connection that belonged to no move was turned away."""
 
     @property
     def moves(self) -> tuple[Move, ...]:
@@ -92,7 +100,7 @@ class Gateway:
         return tuple(self._moves)
 
     def run(self) -> list[Outcome]:
-        """Serves until it is over; every outcome in order. Raises NetworkFault."""
+        """Serves until it is over; the outcomes in order, of many the last. Raises NetworkFault."""
         accepting = threading.Thread(target=self._accept, daemon=True)
         accepting.start()
         try:
@@ -110,7 +118,7 @@ class Gateway:
                 thread.join()
         if self._fault is not None:
             raise self._fault
-        return self._outcomes
+        return list(self._outcomes)
 
     def stop(self) -> None:
         """Ends the gateway: no new move; those that run are carried to their end."""
@@ -119,16 +127,24 @@ class Gateway:
 
     def abort(self, reason: str) -> None:
         """Ends the gateway and every move that runs, at once: both sides are closed."""
+        self._abort_reason = reason
         for move in self.moves:
             move.fail(Ending.CANCELLED, reason)
         self.stop()
 
+    @property
+    def _ending(self) -> bool:
+        """Whether no new move may begin; those that run still get their channels."""
+        return (
+            self._stopping.is_set()
+            or self._fault is not None
+            or (bool(self._outcomes) and not self._keep)
+        )
+
     def _over(self) -> bool:
-        if self._stopping.is_set() or self._fault is not None:
-            return True
-        if self._exhausted and self._arrived.empty() and not self._moves and not self._arrivals:
-            return True
-        return bool(self._outcomes) and not self._keep
+        if self._moves:
+            return False
+        return self._ending or (self._exhausted and self._arrived.empty() and not self._arrivals)
 
     # -- from the listener
 
@@ -138,7 +154,11 @@ class Gateway:
                 plain = self._listener.accept()
                 if plain is None:
                     break
-                arrival = _Arrival(number)
+                if len(self._arrivals) >= _MOST_WAITING:
+                    self._turn_away(plain, "too many connections wait for a main channel")
+                    plain.close()
+                    continue
+                arrival = _Arrival(number, plain)
                 self._arrived.put(arrival)
                 threading.Thread(target=self._greet, args=(arrival, plain), daemon=True).start()
         except NetworkFault as fault:
@@ -170,22 +190,36 @@ class Gateway:
             channel, greeting = arrival.channel, arrival.greeting
             if channel is None or greeting is None:
                 continue
-            if greeting in (Greeting.MAIN, Greeting.RECOVERY):
-                self._arrivals.remove(arrival)
-                self._begin(channel, greeting)
-            elif greeting is not Greeting.EXTRA:
-                self._arrivals.remove(arrival)
+            if greeting is Greeting.EXTRA:
+                continue
+            self._arrivals.remove(arrival)
+            if greeting not in (Greeting.MAIN, Greeting.RECOVERY):
                 self._reject(arrival, arrival.fault or _ADVICE[greeting])
-                channel.close()
+            elif self._ending:
+                self._reject(arrival, "the gateway ends and takes no new move")
+            else:
+                self._begin(arrival.plain.origin, channel, greeting)
         for arrival in tuple(self._arrivals):
             if arrival.greeting is Greeting.EXTRA and self._is_next(arrival):
-                move = next((one for one in reversed(self._moves) if one.takes_channels), None)
-                if move is not None and arrival.channel is not None:
-                    self._arrivals.remove(arrival)
-                    move.add(arrival.channel)
-                elif time.monotonic() - arrival.since > self._limits.stall:
-                    self._arrivals.remove(arrival)
-                    self._reject(arrival, "no main channel came for it")
+                self._place(arrival)
+
+    def _place(self, arrival: _Arrival) -> None:
+        """Gives a further channel to its move, once there is one."""
+        moves = [one for one in self._moves if one.takes_channels]
+        # of several moves, the one whose main channel came from the same process or machine
+        own = [one for one in moves if one.origin == arrival.plain.origin] or moves
+        reason = ""
+        if arrival.plain.peer_ended:
+            # left over from an attempt that was given up: the next one must not get it
+            reason = "its source has gone"
+        elif own and arrival.channel is not None:
+            self._arrivals.remove(arrival)
+            own[-1].add(arrival.channel)
+        elif time.monotonic() - arrival.since > self._limits.stall:
+            reason = "no main channel came for it"
+        if reason:
+            self._arrivals.remove(arrival)
+            self._reject(arrival, reason)
 
     def _is_next(self, arrival: _Arrival) -> bool:
         now = time.monotonic()
@@ -196,7 +230,7 @@ class Gateway:
             for other in self._arrivals
         )
 
-    def _begin(self, main: Channel, greeting: Greeting) -> None:
+    def _begin(self, origin: str, main: Channel, greeting: Greeting) -> None:
         move = Move(
             next(self._numbers),
             main,
@@ -205,10 +239,13 @@ class Gateway:
             self._limits,
             self._log,
             recovery=greeting is Greeting.RECOVERY,
+            origin=origin,
         )
         self._log.write("began", move=move.number, peer=main.name, greeting=greeting.value)
         self._moves.append(move)
         move.start()
+        if self._abort_reason:
+            move.fail(Ending.CANCELLED, self._abort_reason)
         awaiting = threading.Thread(target=self._await_end, args=(move,), daemon=True)
         self._awaiting = [one for one in self._awaiting if one.is_alive()] + [awaiting]
         awaiting.start()
@@ -216,11 +253,15 @@ class Gateway:
     def _await_end(self, move: Move) -> None:
         outcome = move.wait()
         self._log.write("ended", **outcome.document())
-        if self._on_outcome is not None:
-            self._on_outcome(outcome)
-        self._outcomes.append(outcome)
-        self._moves.remove(move)
-        self._arrived.put(None)
+        try:
+            if self._on_outcome is not None:
+                self._on_outcome(outcome)
+        except Exception:  # whoever is told, the gateway must come to its own end
+            self._log.write("internal-error", move=move.number, traceback=traceback.format_exc())
+        finally:
+            self._outcomes.append(outcome)
+            self._moves.remove(move)
+            self._arrived.put(None)
 
     def _drop_waiting(self) -> None:
         for arrival in self._arrivals:
@@ -228,5 +269,11 @@ class Gateway:
 
     def _reject(self, arrival: _Arrival, reason: str) -> None:
         if arrival.channel is not None:
-            self._log.write("rejected", peer=arrival.channel.name, reason=reason)
-            arrival.channel.abort()
+            self._turn_away(arrival.channel, reason)
+            if arrival.greeting is not None:  # or a thread still listens to it
+                arrival.channel.close()
+
+    def _turn_away(self, channel: Channel, reason: str) -> None:
+        self.rejected = reason
+        self._log.write("rejected", peer=channel.name, reason=reason)
+        channel.abort()

@@ -62,10 +62,9 @@ def _meaning(first: bytes, silent_is_extra: Callable[[], bool]) -> Greeting:
         return Greeting.MAIN
     if first == _MULTIFD_MAGIC:
         return Greeting.EXTRA
+    # a preempt channel begins with the address of a page, which is never as high as these two
     if first.startswith(_TLS_HANDSHAKE):
         return Greeting.TLS
-    if silent_is_extra():
-        return Greeting.EXTRA
     if first.startswith(_COMMAND):
         return Greeting.RECOVERY
-    return Greeting.UNKNOWN
+    return Greeting.EXTRA if silent_is_extra() else Greeting.UNKNOWN

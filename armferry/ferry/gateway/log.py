@@ -1,5 +1,9 @@
-"""What happened, one JSON object a line, for a log that programs read."""
+"""What happened, one JSON object a line, for a log that programs read.
 
+A log that cannot be written, on a disk that is full, never ends a move.
+"""
+
+import contextlib
 import datetime
 import json
 import threading
@@ -21,6 +25,6 @@ class Log:
             return
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         line = json.dumps({"time": now, "event": event, **facts}, default=str)
-        with self._lock:
+        with self._lock, contextlib.suppress(OSError, ValueError):
             self._stream.write(line + "\n")
             self._stream.flush()

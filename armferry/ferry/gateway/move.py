@@ -72,8 +72,10 @@ class Move:
         log: Log,
         *,
         recovery: bool = False,
+        origin: str = "",
     ) -> None:
         self.number = number
+        self.origin = origin
         self._dial = dial
         self._judge = judge
         self._limits = limits
@@ -136,7 +138,7 @@ class Move:
         forward, back = self._flows()
         self._log.write("channel", move=self.number, channels=len(self._forward))
         for name, work in (
-            ("forward", lambda: self._splice(channel, destination, forward)),
+            ("forward", lambda: self._splice(channel, destination, forward, self._source_ending)),
             ("back", lambda: self._splice(destination, channel, back)),
         ):
             thread = self._thread(f"channel {len(self._forward)} {name}", work)
@@ -217,7 +219,7 @@ class Move:
                 silent = session.holding and not self._source.wait(_QUIET)
                 count = 0 if silent else self._source.receive_into(buffer)
             except OSError as error:
-                self._source_gone(session, f"the source's connection failed: {error}")
+                self.fail(self._source_ending(), f"the source's connection failed: {error}")
                 return False
             if silent:
                 self._pass_on(session, session.settle, flow)
@@ -226,7 +228,7 @@ class Move:
                 try:
                     self._pass_on(session, session.close, flow)
                 except StreamError as error:
-                    self._source_gone(session, f"the source ended the migration: {error}")
+                    self.fail(self._source_ending(), f"the source ended the migration: {error}")
                     return False
                 self._destination.finish()
                 return False
@@ -265,8 +267,10 @@ class Move:
                 seconds=round(self._decision_seconds, 6),
             )
 
-    def _source_gone(self, session: Session, reason: str) -> None:
-        self.fail(Ending.FAILED if session.delivered else Ending.CANCELLED, reason)
+    def _source_ending(self) -> Ending:
+        """What it is when the source goes away: its own will until the state has been sent."""
+        early = self._session is not None and not self._session.delivered
+        return Ending.CANCELLED if early else Ending.FAILED
 
     def _answer(self, flow: _Flow) -> None:
         """Destination to source: the return path."""
@@ -290,13 +294,19 @@ class Move:
 
     # -- every other channel
 
-    def _splice(self, source: Channel, sink: Channel, flow: _Flow) -> None:
+    def _splice(
+        self,
+        source: Channel,
+        sink: Channel,
+        flow: _Flow,
+        ending: Callable[[], Ending] = lambda: Ending.FAILED,
+    ) -> None:
         try:
             copy_all(source, sink, flow.moved)
         except SinkFault as error:
             self.fail(Ending.FAILED, f"{sink.name} closed the connection: {error}")
         except OSError as error:
-            self.fail(Ending.FAILED, f"the connection of {source.name} failed: {error}")
+            self.fail(ending(), f"the connection of {source.name} failed: {error}")
         sink.finish()
 
     # -- the end
