@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from armferry.cli import render
+from armferry.cli.gateway_options import Encryption, add_log, add_tls, open_log, positive_integer
 from armferry.cli.options import add_json, add_policy, policy_of
 from armferry.errors import ArmferryError
 from armferry.ferry.gateway import Dialer, Judge, Listener, parse_address
@@ -45,10 +46,16 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument(
         "--qemu", metavar="PROGRAM", help="the destination's QEMU, to be probed on this host"
     )
-    parser.add_argument(
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
         "--source-fingerprint",
         metavar="FILE",
         help="a fingerprint of the source's host: the move is then decided before it begins",
+    )
+    source.add_argument(
+        "--source-qemu",
+        metavar="PROGRAM",
+        help="the source's QEMU, to be probed on this host for the same purpose",
     )
     parser.add_argument(
         "--listen", metavar="URI", help="where the source connects; a UNIX socket by default"
@@ -58,11 +65,8 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
         metavar="URI",
         help="where the destination is told to listen; a UNIX socket by default",
     )
-    parser.add_argument(
-        "--allow-plain",
-        action="store_true",
-        help="listen without TLS where other machines can connect",
-    )
+    add_tls(parser)
+    add_log(parser)
     _add_ways(parser)
     add_policy(parser)
     add_json(parser)
@@ -71,7 +75,9 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def _add_ways(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how it travels")
-    group.add_argument("--multifd", metavar="CHANNELS", type=int, help="memory on so many channels")
+    group.add_argument(
+        "--multifd", metavar="CHANNELS", type=positive_integer, help="memory on so many channels"
+    )
     group.add_argument(
         "--postcopy-after",
         metavar="SECONDS",
@@ -86,7 +92,10 @@ def _add_ways(parser: argparse.ArgumentParser) -> None:
         help="turn on one more of QEMU's capabilities, such as xbzrle; may be given again",
     )
     group.add_argument(
-        "--bandwidth", metavar="BYTES", type=int, help="bytes a second at most (QEMU: 128 MiB)"
+        "--bandwidth",
+        metavar="BYTES",
+        type=positive_integer,
+        help="bytes a second at most (QEMU: 128 MiB)",
     )
 
 
@@ -95,33 +104,67 @@ def run(arguments: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(Monitor(arguments.source))
         destination = stack.enter_context(Monitor(arguments.destination))
+        log = stack.enter_context(open_log(arguments.log))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="armferry-")))
         os.chmod(folder, 0o755)
-        host = arguments.source_fingerprint
-        known = None if host is None else open_subject(host).fingerprint
+        known = _known_source(arguments, source)
+        encryption = Encryption.of(arguments)
         judge = Judge(_destination(arguments, destination), _policy_for(arguments), known)
+        dialer = Dialer(
+            parse_address(arguments.connect or f"unix:{folder}/destination"),
+            context=encryption.connecting,
+            host=encryption.host,
+        )
         listener = Listener(
             parse_address(arguments.listen or f"unix:{folder}/source"),
+            encrypted=encryption.listening is not None,
             plain_allowed=arguments.allow_plain,
         )
         stack.callback(listener.close)
-        dialer = Dialer(parse_address(arguments.connect or f"unix:{folder}/destination"))
+        display = stack.enter_context(_Display())
         migration = Migration(
-            source, destination, listener, dialer, judge, _options(arguments), known_source=known
+            source,
+            destination,
+            listener,
+            dialer,
+            judge,
+            _options(arguments),
+            known_source=known,
+            context=encryption.listening,
+            log=log,
+            tell=display.tell,
         )
         try:
-            outcome = migration.run(_show if sys.stderr.isatty() else lambda _: None)
+            outcome = migration.run(display.show)
         except KeyboardInterrupt:
-            raise ArmferryError("cancelled: the guest stays on the source") from None
-        if arguments.json:
-            print(json.dumps(outcome.document()))
-        else:
+            raise _Cancelled("cancelled: the guest stays on the source") from None
+        finally:
+            if arguments.json and migration.outcome is not None:
+                print(json.dumps(migration.outcome.document()), flush=True)
+        display.clear()
+        if not arguments.json:
+            waits = ", where it waits for `cont`" if migration.waits else ""
             render.line(
-                f"the guest is on {destination.address}: {outcome.bytes_forward / 1e6:.1f} MB in "
+                f"the guest is on {destination.address}{waits}: "
+                f"{outcome.bytes_forward / 1e6:.1f} MB in "
                 f"{outcome.seconds:.1f} s, {outcome.mode}; "
                 f"{sum(outcome.classes.values())} registers were not simply matched"
             )
     return 0
+
+
+class _Cancelled(ArmferryError):
+    """The user ended the move."""
+
+    exit_code = 4
+
+
+def _known_source(arguments: argparse.Namespace, monitor: Monitor) -> Fingerprint | None:
+    if arguments.source_fingerprint is not None:
+        return open_subject(arguments.source_fingerprint).fingerprint
+    if arguments.source_qemu is not None:
+        return fingerprint_of_qemu(find_qemu(arguments.source_qemu), spec_of(monitor))
+    return None
 
 
 def _destination(arguments: argparse.Namespace, monitor: Monitor) -> Fingerprint:
@@ -151,11 +194,35 @@ def _options(arguments: argparse.Namespace) -> Options:
     return Options(tuple(capabilities), parameters, arguments.postcopy_after)
 
 
-def _show(progress: Progress) -> None:
-    done = progress.transferred / 1e6
-    left = progress.remaining / 1e6
-    text = (
-        f"{progress.status}: {done:.0f} MB sent, {left:.0f} MB left, {progress.rate / 1e6:.0f} "
-        f"MB/s, {progress.dirty_rate} dirty pages/s, downtime {progress.expected_downtime} ms"
-    )
-    print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+class _Display(contextlib.AbstractContextManager["_Display"]):
+    """What a person sees while the guest moves: on a terminal one line that changes."""
+
+    def __init__(self) -> None:
+        self._changing = sys.stderr.isatty()
+        self._shown = False
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()
+
+    def show(self, progress: Progress) -> None:
+        """The progress, where there is a terminal."""
+        if not self._changing:
+            return
+        text = (
+            f"{progress.status}: {progress.transferred / 1e6:.0f} MB sent, "
+            f"{progress.remaining / 1e6:.0f} MB left, {progress.rate / 1e6:.0f} MB/s, "
+            f"{progress.dirty_rate} dirty pages/s, downtime {progress.expected_downtime} ms"
+        )
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+        self._shown = True
+
+    def tell(self, text: str) -> None:
+        """A line that stays."""
+        self.clear()
+        print(f"note: {text}", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Takes the changing line away."""
+        if self._shown:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+        self._shown = False

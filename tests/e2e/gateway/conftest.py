@@ -34,6 +34,7 @@ from armferry.policy import EMPTY, Policy, aggregate
 from armferry.registers import Accelerator
 
 Named = Callable[[str], InstalledQemu]
+Spoil = Callable[[int, bytes], Iterator[bytes | None]]
 LIMIT = 60.0
 
 
@@ -45,6 +46,72 @@ class Way:
     parameters: Mapping[str, object] = dataclasses.field(default_factory=dict)
     transport: str = "unix"
     prefix: str = ""
+
+
+class Link:
+    """A network on one side of the gateway, which the test spoils.
+
+    `spoil` is called with the number of bytes that have gone forward and the next piece; it
+    yields what is sent of it, piece by piece, and None to reset the connection. Bytes backward
+    pass.
+    """
+
+    def __init__(self, to: str, spoil: Spoil) -> None:
+        self._to = to.removeprefix("unix:")
+        self._spoil = spoil
+        self._server = socket.socket(socket.AF_UNIX)
+        self._server.bind(f"{self._to}-link")
+        self._server.listen()
+        self.address = f"unix:{self._to}-link"
+        self._connections: list[socket.socket] = []
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        """Ends the network and what travels on it."""
+        for connection in (self._server, *self._connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._server.accept()
+                far = socket.socket(socket.AF_UNIX)
+                far.connect(self._to)
+                self._connections += (near, far)
+                for work in (self._back, self._forward):
+                    threading.Thread(target=work, args=(near, far), daemon=True).start()
+
+    def _forward(self, near: socket.socket, far: socket.socket) -> None:
+        gone = 0
+        with contextlib.suppress(OSError):
+            while piece := near.recv(65_536):
+                for kept in self._spoil(gone, piece):
+                    if kept is None:
+                        for connection in (near, far):
+                            connection.shutdown(socket.SHUT_RDWR)
+                        return
+                    far.sendall(kept)
+                gone += len(piece)
+            far.shutdown(socket.SHUT_WR)
+
+    def _back(self, near: socket.socket, far: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while piece := far.recv(65_536):
+                near.sendall(piece)
+            near.shutdown(socket.SHUT_WR)
+
+
+def spoiled(spoil: Spoil) -> Callable[[str], contextlib.AbstractContextManager[str]]:
+    """A network that `spoil` spoils, as `before` or `through` of a crossing."""
+
+    @contextlib.contextmanager
+    def through(to: str) -> Iterator[str]:
+        with contextlib.closing(Link(to, spoil)) as link:
+            yield link.address
+
+    return through
 
 
 class Crossing:
@@ -60,6 +127,7 @@ class Crossing:
         *,
         keep: bool = False,
         limits: Limits | None = None,
+        before: Callable[[str], contextlib.AbstractContextManager[str]] | None = None,
         through: Callable[[str], contextlib.AbstractContextManager[str]] | None = None,
         context: ssl.SSLContext | None = None,
         connecting: ssl.SSLContext | None = None,
@@ -74,6 +142,8 @@ class Crossing:
             contextlib.closing(Listener(parse_address(self.inward)))
         )
         self.inward = str(listener.address)
+        if before is not None:
+            self.inward = self._stack.enter_context(before(self.inward))
         beyond = (
             self.outward if through is None else self._stack.enter_context(through(self.outward))
         )
@@ -128,8 +198,10 @@ class Crossing:
     ) -> None:
         self.gateway.stop()
         self._thread.join(LIMIT)
-        assert not self._thread.is_alive(), self.log.getvalue()
+        alive = self._thread.is_alive()
         self._stack.close()
+        assert not alive, self.log.getvalue()
+        assert not self.internal_errors, self.internal_errors
 
     def _run(self) -> None:
         self.outcomes = self.gateway.run()
@@ -141,6 +213,11 @@ class Crossing:
     def wait_source(self, *statuses: str) -> Mapping[str, Any]:
         """The source's migration once it has one of these statuses."""
         return wait_status(self.source, *statuses)
+
+    @property
+    def internal_errors(self) -> list[dict[str, Any]]:
+        """What armferry itself did wrong."""
+        return [one for one in self.events if one["event"] == "internal-error"]
 
     def outcome(self) -> Outcome:
         """The first outcome, once the gateway has ended by itself."""
@@ -182,6 +259,24 @@ def log_at(path: Path, tick: int, limit: float = LIMIT) -> GuestLog:
         if log.last >= tick or log.losses or log.odd or time.monotonic() > deadline:
             return log
         time.sleep(0.02)
+
+
+def with_credentials(machine: Machine, folder: Path, endpoint: str) -> None:
+    """Lets the migrations of this QEMU use the credentials in `folder`."""
+    machine.execute(
+        "object-add",
+        {
+            "qom-type": "tls-creds-x509",
+            "id": "tls",
+            "dir": str(folder),
+            "endpoint": endpoint,
+            "verify-peer": True,
+        },
+    )
+    parameters = {"tls-creds": "tls"}
+    if endpoint == "client":
+        parameters["tls-hostname"] = "localhost"
+    machine.execute("migrate-set-parameters", parameters)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,11 +363,15 @@ class Rig:
     way = staticmethod(Way)
     wait_status = staticmethod(wait_status)
     wait_run_state = staticmethod(wait_run_state)
+    with_credentials = staticmethod(with_credentials)
+    spoiled = staticmethod(spoiled)
 
     def runs_on(self, ticks: int = 3) -> None:
         """The guest has lost nothing and goes on, wherever it is."""
-        log = log_at(self.serial, GuestLog.read(self.serial).last + ticks)
+        aim = GuestLog.read(self.serial).last + ticks
+        log = log_at(self.serial, aim)
         assert log.faults() == ()
+        assert log.last >= aim, "the guest stands still"
 
 
 _KNOWN: dict[tuple[str, MachineSpec], Fingerprint] = {}

@@ -14,23 +14,6 @@ OLD, POINT = "10.0.2", "10.0.13"
 Credentials = Callable[[str], Path]
 
 
-def with_credentials(machine: Any, folder: Path, endpoint: str) -> None:
-    machine.execute(
-        "object-add",
-        {
-            "qom-type": "tls-creds-x509",
-            "id": "tls",
-            "dir": str(folder),
-            "endpoint": endpoint,
-            "verify-peer": True,
-        },
-    )
-    parameters = {"tls-creds": "tls"}
-    if endpoint == "client":
-        parameters["tls-hostname"] = "localhost"
-    machine.execute("migrate-set-parameters", parameters)
-
-
 WAYS: dict[str, dict[str, Any]] = {
     "return path": {},
     "multifd": {
@@ -46,8 +29,8 @@ def test_tls_on_both_sides(way: str, rig: Any, credentials: Credentials) -> None
     """Two authorities: neither QEMU would believe the other, both believe the gateway."""
     inner, outer = credentials("one"), credentials("two")
     with rig.machines(OLD, POINT) as (source, destination):
-        with_credentials(source, inner, "client")
-        with_credentials(destination, outer, "server")
+        rig.with_credentials(source, inner, "client")
+        rig.with_credentials(destination, outer, "server")
         with rig.crossing(
             source,
             destination,
@@ -66,7 +49,7 @@ def test_tls_on_both_sides(way: str, rig: Any, credentials: Credentials) -> None
 
 def test_source_with_a_wrong_certificate_is_turned_away(rig: Any, credentials: Credentials) -> None:
     with rig.machines(OLD, POINT) as (source, destination):
-        with_credentials(source, credentials("two"), "client")
+        rig.with_credentials(source, credentials("two"), "client")
         with rig.crossing(
             source,
             destination,
@@ -86,7 +69,7 @@ def test_destination_with_a_wrong_certificate_is_refused(
     rig: Any, credentials: Credentials
 ) -> None:
     with rig.machines(OLD, POINT) as (source, destination):
-        with_credentials(destination, credentials("two"), "server")
+        rig.with_credentials(destination, credentials("two"), "server")
         with rig.crossing(
             source,
             destination,

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -65,43 +67,213 @@ def test_the_whole_move(words: tuple[str, ...], mode: str, channels: int, rig: A
         rig.runs_on()
 
 
-def test_refusal_before_anything_was_begun(rig: Any) -> None:
-    fingerprint = rig.folder / "source.json"
-    fingerprint.write_text(rig.document(POINT))
+DECIDED_FIRST = {
+    "a fingerprint": lambda rig: ("--source-fingerprint", str(rig.folder / "source.json")),
+    "its QEMU": lambda rig: ("--source-qemu", str(rig.qemu_release(POINT).launcher)),
+}
+
+
+def settings(machine: Any) -> tuple[Any, Any]:
+    """Everything that a move may have set."""
+    return (
+        machine.execute("query-migrate-capabilities"),
+        machine.execute("query-migrate-parameters"),
+    )
+
+
+@pytest.mark.parametrize("known", DECIDED_FIRST)
+def test_refusal_before_anything_was_begun(known: str, rig: Any) -> None:
+    (rig.folder / "source.json").write_text(rig.document(POINT))
     with two(rig, POINT, NEW) as (source, destination):
-        done = subprocess.run(
-            command(rig, NEW, "--source-fingerprint", str(fingerprint)),
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-        )
+        before = settings(source), settings(destination)
+        words = command(rig, NEW, *DECIDED_FIRST[known](rig))
+        done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT)
         assert done.returncode == 2
         assert done.stderr.startswith("armferry: the move is refused: ID_AA64ISAR0_EL1: ")
         assert done.stderr.endswith("; nothing was begun\n")
         assert source.status() == "running"
         assert destination.status() == "inmigrate"
+        assert (settings(source), settings(destination)) == before
         rig.runs_on()
 
 
 def test_refusal_on_the_way(rig: Any) -> None:
-    with two(rig, POINT, NEW):
-        done = subprocess.run(command(rig, NEW), capture_output=True, text=True, timeout=LIMIT)
+    with two(rig, POINT, NEW) as (source, destination):
+        before = settings(source)
+        done = subprocess.run(
+            command(rig, NEW, "--json", "--bandwidth", "200000000"),
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+        )
         assert done.returncode == 2
-        assert done.stderr.startswith("armferry: the move is refused: ID_AA64ISAR0_EL1: ")
-        assert done.stderr.endswith("; the guest is on the source (running)\n")
+        assert json.loads(done.stdout)["outcome"] == "refused"
+        note, said = done.stderr.splitlines()
+        assert note == NOT_KNOWN
+        assert said.startswith("armferry: the move is refused: ID_AA64ISAR0_EL1: ")
+        assert said.endswith("; the guest is on the source (running)")
+        assert settings(source) == before
+        assert destination.wait() != 0
         rig.runs_on()
 
 
+NOT_KNOWN = (
+    "note: the source's registers are not known before it sends them, so it is decided on the "
+    "way; --source-qemu or --source-fingerprint decides before the move begins"
+)
+
+
 def test_interrupt_cancels_cleanly(rig: Any) -> None:
-    with two(rig, OLD, POINT, hold=True) as (source, _):
-        words = command(rig, POINT, "--bandwidth", "1000000")
+    with two(rig, OLD, POINT, hold=True) as (source, destination):
+        before = settings(source)
+        words = command(rig, POINT, "--bandwidth", "1000000", "--multifd", "2")
         with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as moving:
             rig.wait_status(source, "active")
+            assert settings(source) != before
             moving.send_signal(signal.SIGINT)
             _, said = moving.communicate(timeout=LIMIT)
-        assert said == "armferry: cancelled: the guest stays on the source\n"
+        assert moving.returncode == 4
+        assert said == f"{NOT_KNOWN}\narmferry: cancelled: the guest stays on the source\n"
         assert source.execute("query-migrate")["status"] == "cancelled"
         assert source.status() == "running"
+        assert settings(source) == before
+        assert destination.wait() != 0
+        rig.runs_on()
+
+
+def test_interrupt_after_the_switch_to_postcopy_comes_too_late(rig: Any) -> None:
+    """Cancelling would lose the guest on both sides."""
+    with two(rig, OLD, POINT) as (source, destination):
+        source.execute("migrate-set-parameters", {"max-postcopy-bandwidth": 1 << 20})
+        words = command(rig, POINT, "--bandwidth", "1000000", "--postcopy-after", "0.3")
+        with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as moving:
+            rig.wait_status(source, "postcopy-active")
+            moving.send_signal(signal.SIGINT)
+            assert moving.stderr is not None
+            assert moving.stderr.readline() == f"{NOT_KNOWN}\n"
+            assert moving.stderr.readline().startswith("note: too late to cancel: ")
+            source.execute("migrate-set-parameters", {"max-postcopy-bandwidth": 0})
+            assert moving.wait(LIMIT) == 0
+        assert destination.status() == "running"
+        rig.runs_on()
+
+
+def test_network_that_fails_after_the_switch_to_postcopy_is_told(rig: Any) -> None:
+    with two(rig, OLD, POINT) as (source, destination):
+        source.execute("migrate-set-parameters", {"max-postcopy-bandwidth": 1 << 20})
+        words = command(rig, POINT, "--bandwidth", "1000000", "--postcopy-after", "0.3")
+        with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as moving:
+            rig.wait_status(source, "postcopy-active")
+            rig.wait_status(destination, "postcopy-active")
+            destination.execute("migrate-pause")
+            _, said = moving.communicate(timeout=LIMIT)
+        assert moving.returncode == 4
+        assert "the network failed after the switch to postcopy" in said
+        rig.wait_status(destination, "postcopy-paused")
+        (rig.folder / "destination.json").write_text(rig.document(POINT))
+        ends = ("--listen", f"unix:{rig.folder}/in", "--connect", f"unix:{rig.folder}/out")
+        again = [sys.executable, "-m", "armferry", "gateway", *ends]
+        again += ["--to", f"{rig.folder}/destination.json"]
+        with subprocess.Popen(again, stderr=subprocess.PIPE, text=True) as gateway:
+            assert gateway.stderr is not None
+            assert gateway.stderr.readline().startswith("listening on ")
+            destination.execute("migrate-recover", {"uri": f"unix:{rig.folder}/out"})
+            source.execute("migrate-set-parameters", {"max-postcopy-bandwidth": 0})
+            source.execute("migrate", {"uri": f"unix:{rig.folder}/in", "resume": True})
+            rig.wait_status(source, "completed")
+            assert gateway.wait(LIMIT) == 0
+        rig.runs_on()
+
+
+def test_pause_before_switchover_is_ended_by_the_move_itself(rig: Any) -> None:
+    with two(rig, OLD, POINT) as (_, destination):
+        words = command(rig, POINT, "--capability", "pause-before-switchover")
+        done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT)
+        assert done.returncode == 0, done.stderr
+        assert destination.status() == "running"
+        rig.runs_on()
+
+
+def test_destination_that_is_to_wait_is_told_of(rig: Any) -> None:
+    with two(rig, OLD, POINT, hold=True) as (_, destination):
+        done = subprocess.run(command(rig, POINT), capture_output=True, text=True, timeout=LIMIT)
+        assert done.returncode == 0, done.stderr
+        assert "destination.qmp, where it waits for `cont`: " in done.stdout
+        assert destination.status() == "paused"
+        destination.cont()
+        rig.runs_on()
+
+
+def test_progress_is_shown_on_a_terminal(rig: Any) -> None:
+    with two(rig, OLD, POINT) as (source, _):
+        ours, theirs = os.openpty()
+        words = command(rig, POINT, "--bandwidth", "2000000")
+        with subprocess.Popen(words, stderr=theirs, stdout=subprocess.PIPE, text=True) as moving:
+            os.close(theirs)
+            shown = b""
+            with contextlib.suppress(OSError):  # Linux ends a terminal with EIO
+                while piece := os.read(ours, 4_096):
+                    shown += piece
+                    if shown.count(b"active: ") == 4:  # enough was seen: let it arrive
+                        source.execute("migrate-set-parameters", {"max-bandwidth": 8 << 30})
+            said, _ = moving.communicate(timeout=LIMIT)
+        os.close(ours)
+        assert moving.returncode == 0, shown
+        lines = shown.decode().split("\r\033[K")
+        form = r"active: \d+ MB sent, \d+ MB left, \d+ MB/s, \d+ dirty pages/s, downtime \d+ ms"
+        assert sum(bool(re.fullmatch(form, line)) for line in lines) >= 3, lines
+        assert lines[-1] == "", "the line is taken away"
+        assert said.startswith("the guest is on unix:")
+        rig.runs_on()
+
+
+def test_what_cannot_be_honoured_is_refused_by_name(rig: Any) -> None:
+    with two(rig, OLD, POINT) as (source, destination):
+        source.execute("migrate-set-capabilities", {"capabilities": [DIRTY_BITMAPS]})
+        before = settings(source), settings(destination)
+        for words, code, told in (
+            (("--capability", "x-colo"), 3, "--capability x-colo cannot be honoured: COLO keeps "),
+            ((), 4, "source.qmp: the capability dirty-bitmaps is on: bitmaps of disks travel in "),
+        ):
+            done = subprocess.run(
+                command(rig, POINT, *words), capture_output=True, text=True, timeout=LIMIT
+            )
+            assert done.returncode == code
+            assert told in done.stderr
+            assert (settings(source), settings(destination)) == before
+        rig.runs_on()
+
+
+DIRTY_BITMAPS = {"capability": "dirty-bitmaps", "state": True}
+
+
+def test_tls_that_is_not_ended_here_is_refused_by_name(rig: Any, credentials: Any) -> None:
+    with two(rig, OLD, POINT) as (source, destination):
+        rig.with_credentials(source, credentials("one"), "client")
+        for end in ("source", "destination"):
+            done = subprocess.run(
+                command(rig, POINT), capture_output=True, text=True, timeout=LIMIT
+            )
+            assert done.returncode == 4
+            assert f"{end}.qmp: its migrations use TLS (tls-creds is tls), " in done.stderr
+            assert destination.status() == "inmigrate"
+            source.execute("migrate-set-parameters", {"tls-creds": ""})
+            if end == "source":
+                rig.with_credentials(destination, credentials("two"), "server")
+        rig.runs_on()
+
+
+def test_tls_on_both_sides(rig: Any, credentials: Any) -> None:
+    with two(rig, OLD, POINT) as (source, destination):
+        rig.with_credentials(source, credentials("one"), "client")
+        rig.with_credentials(destination, credentials("two"), "server")
+        words = ("--tls-listen", credentials("one"), "--tls-connect", credentials("two"))
+        words += ("--tls-hostname", "localhost", "--multifd", "2")
+        done = subprocess.run(
+            command(rig, POINT, *map(str, words)), capture_output=True, text=True, timeout=LIMIT
+        )
+        assert done.returncode == 0, done.stderr
+        assert destination.status() == "running"
         rig.runs_on()
 
 
