@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from armferry.cli.main import make_parser
 from armferry.ferry.gateway import Ending, Judge, NetworkFault, Outcome
 from armferry.ferry.gateway.address import TcpAddress
 from armferry.ferry.gateway.metrics import serve_metrics
@@ -83,8 +84,22 @@ def test_port_that_is_taken_is_told() -> None:
     )
 
 
-def test_units_start_what_exists() -> None:
+def test_unit_starts_a_command_that_exists() -> None:
+    """Its words, with a configuration's values in place, are taken by the command itself."""
     packaging = Path(__file__).parent.parent.parent / "packaging"
     unit = (packaging / "armferry-gateway@.service").read_text()
     (command,) = (line for line in unit.splitlines() if line.startswith("ExecStart="))
-    assert command.split()[:2] == ["ExecStart=/usr/bin/armferry", "gateway"]
+    for name, value in (
+        ("LISTEN", "systemd:"),
+        ("CONNECT", "tcp:127.0.0.1:49200"),
+        ("TO", "/etc/armferry/host.json"),
+    ):
+        command = command.replace(f"${{{name}}}", value)
+    command = command.replace("$OPTIONS", "--stall-limit 60 --metrics 127.0.0.1:9464")
+    program, verb, *words = command.removeprefix("ExecStart=").split()
+    assert (program, verb) == ("/usr/bin/armferry", "gateway")
+    parsed = make_parser(verb).parse_args([verb, *words])
+    assert (parsed.keep, parsed.log, parsed.listen) == (True, "-", ["systemd:"])
+    assert parsed.stall_limit == 60
+    socket_unit = (packaging / "armferry-gateway@.socket").read_text()
+    assert "ListenStream=/run/armferry/%i.migration" in socket_unit

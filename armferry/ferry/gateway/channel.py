@@ -7,6 +7,7 @@ thread wakes whoever is blocked in `receive_into` or `send`, at once and with an
 One thread may receive while another sends.
 """
 
+import ipaddress
 import select
 import socket
 import struct
@@ -20,6 +21,11 @@ _KEEPALIVE_IDLE = 10
 _KEEPALIVE_INTERVAL = 5
 _KEEPALIVE_COUNT = 4
 _UNACKNOWLEDGED_LIMIT = 30_000  # milliseconds until a silent network is an error
+# what waits in the kernel's buffers when a guest is paused lengthens its pause: autotuning, made
+# for bytes that nobody waits for, would let tens of megabytes of guest memory pile up there
+_WINDOW = 4 << 20
+_LOOPBACK_WINDOW = 1 << 20
+_UNSENT = 256 << 10
 _CREDENTIALS = struct.Struct("iii")  # struct ucred
 _ABORTING_LINGER = struct.pack("ii", 1, 0)
 
@@ -161,6 +167,8 @@ class SocketChannel:
                 (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL),
                 (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_COUNT),
                 (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_LIMIT),
+                (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT),
+                (socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, _window(self._socket)),
             )
             for level, option, value in options:
                 self._socket.setsockopt(level, option, value)
@@ -184,3 +192,11 @@ def _origin(connection: socket.socket) -> str:
         return str(connection.getpeername()[0])
     except OSError:
         return ""  # gone already, or not connected yet
+
+
+def _window(connection: socket.socket) -> int:
+    try:
+        host = ipaddress.ip_address(connection.getpeername()[0].partition("%")[0])
+    except OSError:
+        return _WINDOW  # gone already: whoever receives from it is told
+    return _LOOPBACK_WINDOW if host.is_loopback else _WINDOW

@@ -33,7 +33,7 @@ def serve_metrics(address: TcpAddress, running: Callable[[], int]) -> Callable[[
     moved = prometheus.Counter("armferry_bytes", "Bytes carried", ["direction"], registry=registry)
     held = prometheus.Histogram(
         "armferry_state_seconds",
-        "Seconds from the last byte of device state to the moment it was sent on",
+        "Seconds from the last byte of device state that came to the first that could be sent",
         buckets=_STATE_BUCKETS,
         registry=registry,
     )

@@ -247,6 +247,8 @@ class Move:
         if session.holding and not self._held_since:
             self._held_since = came
         decided = session.judgement is not None and not self._state_sent
+        if decided:
+            self._decision_seconds = time.monotonic() - came
         if parts:
             try:
                 self._state_sent = self._state_sent or decided
@@ -256,9 +258,7 @@ class Move:
                 return
             flow.moved(sum(map(len, parts)))
         if decided:
-            now = time.monotonic()
-            self._held_seconds = now - (self._held_since or came)
-            self._decision_seconds = now - came
+            self._held_seconds = time.monotonic() - (self._held_since or came)
             self._log.write(
                 "decided",
                 move=self.number,

@@ -44,7 +44,8 @@ class Outcome:
     """One move. Bytes are those of all channels; times are in seconds.
 
     `mode` is `precopy`, `postcopy` or `recovery`. `held_seconds` passed from the first byte of
-    device state to the last one sent, `decision_seconds` of them after the last byte had come.
+    device state to the last one sent, `decision_seconds` of them from the last byte that came to
+    the first that could be sent.
     `before_state` says that the destination never got a byte of device state.
     """
 
