@@ -196,7 +196,7 @@ def _gateways(
             limit=arguments.connect_limit,
         )
         judge = Judge(destination, policy_for, host)
-        judge.prepare(destination.provenance.machine)
+        judge.prepare("")
         listener = Listener(
             parse_address(here),
             encrypted=encryption.listening is not None,

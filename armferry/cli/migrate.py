@@ -14,7 +14,8 @@ from armferry.cli import render
 from armferry.cli.gateway_options import Encryption, add_log, add_tls, open_log, positive_integer
 from armferry.cli.options import add_json, add_policy, policy_of
 from armferry.errors import ArmferryError
-from armferry.ferry.gateway import Dialer, Judge, Listener, parse_address
+from armferry.ferry.gateway import Address, AddressError, Dialer, Judge, Listener, parse_address
+from armferry.ferry.gateway.address import TcpAddress, UnixAddress
 from armferry.ferry.migrate import Migration, Options, Progress, spec_of
 from armferry.hosts.fingerprint import Fingerprint
 from armferry.hosts.monitor import Monitor
@@ -24,6 +25,8 @@ from armferry.policy import Policy
 from armferry.registers import Accelerator
 
 __all__ = ["add_parsers"]
+
+_EVERYWHERE = ("", "0.0.0.0", "::")
 
 
 def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -111,12 +114,12 @@ def run(arguments: argparse.Namespace) -> int:
         encryption = Encryption.of(arguments)
         judge = Judge(_destination(arguments, destination), _policy_for(arguments), known)
         dialer = Dialer(
-            parse_address(arguments.connect or f"unix:{folder}/destination"),
+            _address(arguments.connect or f"unix:{folder}/destination", "--connect"),
             context=encryption.connecting,
             host=encryption.host,
         )
         listener = Listener(
-            parse_address(arguments.listen or f"unix:{folder}/source"),
+            _address(arguments.listen or f"unix:{folder}/source", "--listen"),
             encrypted=encryption.listening is not None,
             plain_allowed=arguments.allow_plain,
         )
@@ -157,6 +160,24 @@ class _Cancelled(ArmferryError):
     """The user ended the move."""
 
     exit_code = 4
+
+
+def _address(text: str, option: str) -> Address:
+    """An address that a QEMU can be told. Raises AddressError."""
+    address = parse_address(text)
+    match address:
+        case UnixAddress():
+            return address
+        case TcpAddress(host=host, port=port):
+            if host in _EVERYWHERE:
+                raise AddressError(
+                    f"{option} {text}: a QEMU is told to connect there, so name the address at "
+                    "which it reaches this machine"
+                )
+            if not port and option == "--connect":
+                raise AddressError(f"{option} {text}: name the port that QEMU is to listen on")
+            return address
+    raise AddressError(f"{option} {text}: both QEMUs must be able to open it: tcp: or unix:")
 
 
 def _known_source(arguments: argparse.Namespace, monitor: Monitor) -> Fingerprint | None:

@@ -216,6 +216,11 @@ class Migration:
 
     def _decide(self) -> None:
         if self._known_source is None:
+            if self._options.postcopy_after is not None:
+                raise GatewayError(
+                    "after the switch to postcopy a source cannot go on by itself, so such a move "
+                    "must be decided before it begins: give --source-qemu or --source-fingerprint"
+                )
             self._tell(
                 "the source's registers are not known before it sends them, so it is decided on "
                 "the way; --source-qemu or --source-fingerprint decides before the move begins"

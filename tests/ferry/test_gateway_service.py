@@ -18,10 +18,12 @@ import pytest
 from armferry.ferry.gateway import Ending, Judge, Limits, Listener, Log, Outcome
 from armferry.ferry.gateway.address import TcpAddress, UnixAddress
 from armferry.hosts.fingerprint import Fingerprint, dump
+from armferry.policy import aggregate
 
 Carry = Callable[..., Any]
 Recorded = Callable[[str], bytes]
 MULTIFD = b"\x11\x22\x33\x44"
+RELEASES = ("10.0.2", "11.1.3")
 LIMIT = 20.0
 
 
@@ -210,6 +212,25 @@ def test_names_that_no_host_can_have_are_told(tmp_path: Path, carry: Carry, judg
         source.sendall(b"QEVM")
         outcome = running.outcome()
     assert outcome.reason == f"tcp:{name}:1: no host can have this name"
+
+
+def test_known_source_is_refused_before_the_guest_is_paused(
+    carry: Carry, recorded: Recorded, host_of: Callable[[bytes], Fingerprint], destination: Any
+) -> None:
+    """After the switch to postcopy it would be too late: QEMU could not take the guest back."""
+    old, new = (host_of(recorded(f"tcg_{one}_virt-10.0_cortex-a57_1")) for one in RELEASES)
+    judge = Judge(new, lambda machine, accelerator: aggregate(machine, accelerator), old)
+    stream = recorded("postcopy")
+    with carry(judge, destination.address) as running:
+        source = running.connect()
+        source.sendall(stream[:1_000])
+        outcome = running.outcome()
+    assert (outcome.ending, outcome.before_state) == (Ending.REFUSED, True)
+    assert outcome.reason == (
+        "the move is refused: ID_AA64ISAR0_EL1: the destination does not know it and no rule "
+        "allows dropping it; 0x11120 is the source's reset value (vCPU 0); decided on the source's "
+        "fingerprint, before the guest was paused"
+    )
 
 
 def test_silence_of_a_source_ends_its_move_only(

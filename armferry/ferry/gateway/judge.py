@@ -10,6 +10,7 @@ from typing import Any
 
 from armferry.decide import Answer, Layouts, Move, SourceFacts, Verdict, judge
 from armferry.ferry.edits import edits_of
+from armferry.ferry.gateway.errors import Refused
 from armferry.hosts.fingerprint import Fingerprint
 from armferry.policy import Policy
 from armferry.registers import Accelerator
@@ -92,10 +93,20 @@ class Judge:
         """Decides once on the destination's own list, so that the guest need not wait for it.
 
         The first decision reads the catalogue and the policy's documents, which takes some 50 ms;
-        it is done while guest memory still travels.
+        it is done while guest memory still travels. Raises Refused when the source is known, has
+        this machine type, and what it lists will be refused: after the switch to postcopy it
+        would be too late, for then the source cannot go on by itself.
         """
         lists = self._destination.cpus
         self._verdict(machine, lists, Layouts(fresh=True), self._facts(len(lists), fresh=True))
+        source = self._source
+        if source is not None and source.provenance.machine == machine:
+            judgement = self.foresee(source)
+            if not judgement.accepted:
+                raise Refused(
+                    f"the move is refused: {judgement.reason}; decided on the source's "
+                    "fingerprint, before the guest was paused"
+                )
 
     def foresee(self, source: Fingerprint) -> Judgement:
         """The decision on what is known of the source before anything has come."""

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -46,20 +47,31 @@ def command(rig: Any, new: str, *words: str) -> list[str]:
     ]
 
 
+POSTCOPY = ("--postcopy-after", "0.3", "--bandwidth", "1000000")
+
+
+def known(rig: Any) -> tuple[str, str]:
+    """What lets the move be decided before it begins."""
+    return "--source-qemu", str(rig.qemu_release(OLD).launcher)
+
+
 @pytest.mark.parametrize(
     ("words", "mode", "channels"),
     [
         ((), "precopy", 1),
         (("--multifd", "2"), "precopy", 3),
-        (("--postcopy-after", "0.3", "--bandwidth", "1000000"), "postcopy", 1),
+        (POSTCOPY, "postcopy", 1),
     ],
 )
 def test_the_whole_move(words: tuple[str, ...], mode: str, channels: int, rig: Any) -> None:
     with two(rig, OLD, POINT) as (source, destination):
         done = subprocess.run(
-            command(rig, POINT, "--json", *words), capture_output=True, text=True, timeout=LIMIT
+            command(rig, POINT, "--json", *words, *known(rig)),
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
         )
-        assert done.returncode == 0, done.stderr
+        assert (done.returncode, done.stderr) == (0, "")
         told = json.loads(done.stdout)
         assert (told["outcome"], told["mode"], told["channels"]) == ("completed", mode, channels)
         assert destination.status() == "running"
@@ -145,12 +157,11 @@ def test_interrupt_after_the_switch_to_postcopy_comes_too_late(rig: Any) -> None
     """Cancelling would lose the guest on both sides."""
     with two(rig, OLD, POINT) as (source, destination):
         source.execute("migrate-set-parameters", {"max-postcopy-bandwidth": 1 << 20})
-        words = command(rig, POINT, "--bandwidth", "1000000", "--postcopy-after", "0.3")
+        words = command(rig, POINT, *POSTCOPY, *known(rig))
         with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as moving:
             rig.wait_status(source, "postcopy-active")
             moving.send_signal(signal.SIGINT)
             assert moving.stderr is not None
-            assert moving.stderr.readline() == f"{NOT_KNOWN}\n"
             assert moving.stderr.readline().startswith("note: too late to cancel: ")
             source.execute("migrate-set-parameters", {"max-postcopy-bandwidth": 0})
             assert moving.wait(LIMIT) == 0
@@ -161,7 +172,7 @@ def test_interrupt_after_the_switch_to_postcopy_comes_too_late(rig: Any) -> None
 def test_network_that_fails_after_the_switch_to_postcopy_is_told(rig: Any) -> None:
     with two(rig, OLD, POINT) as (source, destination):
         source.execute("migrate-set-parameters", {"max-postcopy-bandwidth": 1 << 20})
-        words = command(rig, POINT, "--bandwidth", "1000000", "--postcopy-after", "0.3")
+        words = command(rig, POINT, *POSTCOPY, *known(rig))
         with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as moving:
             rig.wait_status(source, "postcopy-active")
             rig.wait_status(destination, "postcopy-active")
@@ -233,6 +244,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(rig: Any) -> None:
         before = settings(source), settings(destination)
         for words, code, told in (
             (("--capability", "x-colo"), 3, "--capability x-colo cannot be honoured: COLO keeps "),
+            (("--postcopy-after", "1"), 4, "dirty-bitmaps is on"),
             ((), 4, "source.qmp: the capability dirty-bitmaps is on: bitmaps of disks travel in "),
         ):
             done = subprocess.run(
@@ -242,6 +254,19 @@ def test_what_cannot_be_honoured_is_refused_by_name(rig: Any) -> None:
             assert told in done.stderr
             assert (settings(source), settings(destination)) == before
         rig.runs_on()
+
+
+def test_postcopy_must_be_decided_before_it_begins(rig: Any) -> None:
+    with two(rig, OLD, POINT) as (source, destination):
+        done = subprocess.run(
+            command(rig, POINT, *POSTCOPY), capture_output=True, text=True, timeout=LIMIT
+        )
+        assert done.returncode == 3
+        assert done.stderr == (
+            "armferry: after the switch to postcopy a source cannot go on by itself, so such a "
+            "move must be decided before it begins: give --source-qemu or --source-fingerprint\n"
+        )
+        assert (source.status(), destination.status()) == ("running", "inmigrate")
 
 
 DIRTY_BITMAPS = {"capability": "dirty-bitmaps", "state": True}
@@ -288,6 +313,39 @@ def test_destination_that_waits_for_nobody(rig: Any) -> None:
             f"armferry: unix:{rig.folder}/source.qmp: this QEMU does not wait for a guest (it is "
             "running); start it with -incoming defer\n"
         )
+
+
+NOT_TOLD = {
+    ("--listen", "tcp::0"): "a QEMU is told to connect there, so name the address at which it ",
+    ("--connect", "tcp:127.0.0.1:0"): "name the port that QEMU is to listen on",
+    ("--connect", "exec:cat"): "both QEMUs must be able to open it: tcp: or unix:",
+    ("--listen", "fd:3"): "both QEMUs must be able to open it: tcp: or unix:",
+}
+
+
+def test_addresses_that_a_qemu_cannot_be_told(rig: Any) -> None:
+    (rig.folder / "destination.json").write_text(rig.document(POINT))
+    with two(rig, OLD, POINT) as (source, destination):
+        for words, told in NOT_TOLD.items():
+            given = command(rig, POINT, "--to", f"{rig.folder}/destination.json", *words)
+            done = subprocess.run(given, capture_output=True, text=True, timeout=LIMIT)
+            assert done.returncode == 3
+            assert done.stderr.startswith(f"armferry: {' '.join(words)}: {told}")
+        assert destination.status() == "inmigrate"
+        assert source.execute("query-migrate") == {}
+
+
+def test_over_tcp(rig: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with two(rig, OLD, POINT) as (_, destination):
+        words = ("--listen", "tcp:127.0.0.1:0", "--connect", f"tcp:127.0.0.1:{port}")
+        done = subprocess.run(
+            command(rig, POINT, *words), capture_output=True, text=True, timeout=LIMIT
+        )
+        assert done.returncode == 0, done.stderr
+        assert destination.status() == "running"
+        rig.runs_on()
 
 
 def test_monitor_tells_what_is_wrong(rig: Any) -> None:
