@@ -213,9 +213,7 @@ def test_black_hole_ends_the_move(
     with carry(judge, destination.address, limits=limits) as running:
         source = running.connect()
         source.sendall(stream[:1_000])
-        began = time.monotonic()
         outcome = running.outcome()
-        assert 0.4 < time.monotonic() - began < 5
     assert (outcome.ending, outcome.reason) == (Ending.FAILED, "no byte has moved for 0.5 s")
 
 
