@@ -67,7 +67,10 @@ class VirshError(EnvironmentFault):
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """The test guest as libvirt's XML. Paths are the hosts'; `serial` is appended to."""
+    """The test guest as libvirt's XML. Paths are the hosts'; `serial` is appended to.
+
+    `arguments` are further words of QEMU's command line.
+    """
 
     name: str = "carried"
     machine: str = "virt-10.0"
@@ -76,12 +79,14 @@ class Domain:
     kernel: str = "/shared/guest.elf"
     serial: str = "/shared/serial"
     emulator: str = "/usr/bin/qemu-system-aarch64"
+    arguments: tuple[str, ...] = ()
 
     @property
     def xml(self) -> str:
         """The document, under TCG."""
+        words = "".join(f"<qemu:arg value='{word}'/>" for word in self.arguments)
         return f"""\
-<domain type='qemu'>
+<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
   <name>{self.name}</name>
   <uuid>{uuid.uuid5(uuid.NAMESPACE_DNS, self.name)}</uuid>
   <memory unit='MiB'>64</memory>
@@ -95,6 +100,7 @@ class Domain:
     <serial type='file'><source path='{self.serial}' append='on'/></serial>
     <memballoon model='none'/>
   </devices>
+  <qemu:commandline>{words}</qemu:commandline>
 </domain>
 """
 

@@ -1,7 +1,7 @@
 """Sockets in front of files and pipes, for gateways carry sockets only.
 
-A bridge is a thread that pours one into the other until the end; an error of the file is kept,
-for whoever asks whether everything arrived.
+A bridge is a thread that pours one into the other until the end; what went wrong is kept, for
+whoever asks whether everything arrived.
 """
 
 import contextlib
@@ -11,10 +11,19 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 
+from armferry.errors import ArmferryError
 from armferry.ferry.copy import write_all
 from armferry.wrapper.errors import UriFault
 
-__all__ = ["Bridge", "as_sink", "as_source", "open_sink", "open_source"]
+__all__ = [
+    "Bridge",
+    "as_sink",
+    "as_source",
+    "at_offset",
+    "bridged",
+    "open_sink",
+    "open_source",
+]
 
 _CHUNK = 1 << 20
 
@@ -29,7 +38,7 @@ class Bridge(threading.Thread):
         connection: socket.socket,
     ) -> None:
         super().__init__(daemon=True)
-        self.error: OSError | None = None
+        self.error = ""
         self._pour = pour
         self._descriptor = descriptor
         self._connection = connection
@@ -39,9 +48,14 @@ class Bridge(threading.Thread):
         with self._connection:
             try:
                 self._pour(self._descriptor, self._connection)
-                os.close(self._descriptor)
+            except ArmferryError as error:
+                self.error = str(error)
             except OSError as error:
-                self.error = error
+                self.error = error.strerror or str(error)
+            try:
+                os.close(self._descriptor)  # some file systems tell of a failed write only now
+            except OSError as error:
+                self.error = self.error or error.strerror or str(error)
 
 
 def as_source(descriptor: int, bridges: list[Bridge]) -> int:
@@ -54,21 +68,30 @@ def as_sink(descriptor: int, bridges: list[Bridge]) -> int:
     return _bridged(descriptor, bridges, _pour_out)
 
 
-def open_source(path: str, offset: int) -> int:
-    """The file `path` to read from `offset` on. Raises UriFault."""
+def open_source(path: str) -> int:
+    """The file `path` to read. Raises UriFault."""
     with _file_faults(path):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        os.lseek(descriptor, offset, os.SEEK_SET)
-        return descriptor
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
-def open_sink(path: str, offset: int) -> int:
-    """The file `path` to write from `offset` on, what was there gone. Raises UriFault."""
+def at_offset(descriptor: int, offset: int, path: str, *, emptied: bool = False) -> int:
+    """`descriptor`, which is the file `path`, to go on at `offset`, what follows gone if it is
+    to be `emptied`. Raises UriFault."""
+    try:
+        with _file_faults(path):
+            if emptied:
+                os.ftruncate(descriptor, offset)
+            os.lseek(descriptor, offset, os.SEEK_SET)
+    except UriFault:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def open_sink(path: str) -> int:
+    """The file `path` to read and write. Raises UriFault."""
     with _file_faults(path):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.ftruncate(descriptor, offset)
-        os.lseek(descriptor, offset, os.SEEK_SET)
-        return descriptor
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 @contextlib.contextmanager
@@ -83,10 +106,19 @@ def _bridged(
     descriptor: int, bridges: list[Bridge], pour: Callable[[int, socket.socket], None]
 ) -> int:
     try:
+        # that it does not wait was whoever passed it's way with it: the flag travels along
+        os.set_blocking(descriptor, True)
         if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
             return descriptor
     except OSError as error:
         raise UriFault(f"fd:{descriptor}: {error.strerror}") from error
+    return bridged(descriptor, bridges, pour)
+
+
+def bridged(
+    descriptor: int, bridges: list[Bridge], pour: Callable[[int, socket.socket], None]
+) -> int:
+    """A socket whose other end a bridge, added to `bridges`, serves with `pour`."""
     ours, theirs = socket.socketpair()
     bridge = Bridge(pour, descriptor, ours)
     bridge.start()

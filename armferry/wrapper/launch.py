@@ -32,6 +32,7 @@ from armferry.registers import Accelerator
 from armferry.wrapper.asking import ask_vcpus
 from armferry.wrapper.endpoints import Endpoint
 from armferry.wrapper.errors import ArgumentFault, SetUpFault
+from armferry.wrapper.fdsets import given_sets
 from armferry.wrapper.hiding import HidingJudge
 from armferry.wrapper.knowledge import binary_identity, cached, known_properties, remember
 from armferry.wrapper.listening import listening_tcp, listening_unix
@@ -127,6 +128,7 @@ class _Launch:
                 kept.add(number)
         for number in kept:
             os.set_inheritable(number, False)
+        deferred = subject.incoming == "defer"
         service = Service(
             folder=self._folder,
             endpoints=endpoints,
@@ -136,8 +138,8 @@ class _Launch:
             daemonize=subject.daemonize,
             paths=tuple(self._paths),
             prepare=None if pristine is None else pristine.load,
+            fdsets=[one for one in given_sets(words) if deferred and _may_carry(one[1])],
         )
-        deferred = subject.incoming == "defer"
         in_background(
             service.run, lambda number: number in kept or (deferred and _may_carry(number))
         )

@@ -1,26 +1,29 @@
 """One client's QMP commands on their way to QEMU: which are led through a gateway, and how.
 
     migrate, migrate-incoming, migrate-recover   to a gateway's private address
-    getfd                                        noted, for a later fd: address
-    migrate-set-capabilities                     noted, for what cannot be led
+    getfd, add-fd, remove-fd                     noted, for a later fd: or file: address
+    migrate-set-capabilities                     noted: mapped-ram
     human-monitor-command                        its `migrate` lines as the commands above
 
 Everything else, and every command that need not be led, passes as it came. A migration to a
 descriptor stays `fd:NAME` for QEMU: a `getfd` slipped in before it gives QEMU another descriptor
-of that name, and QEMU's answer to it is taken out again (`AnswerFilter`). A command that cannot be
-led is answered here, in QEMU's words for errors. Vocabulary: qapi/migration.json.
+of that name, and QEMU's answer to it is taken out again (`relay`). A command that cannot be led is
+answered here, in QEMU's words for errors. Vocabulary: qapi/migration.json, qapi/misc.json.
 """
 
+import contextlib
 import itertools
 import json
 import os
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from armferry.errors import ArmferryError
-from armferry.wrapper.errors import UriFault
+from armferry.stream.mapped import MAPPED_RAM
+from armferry.wrapper.fdsets import fdset_number
 from armferry.wrapper.moves import Moves
 from armferry.wrapper.qmp import Piece, read_message
 from armferry.wrapper.uri import (
@@ -34,10 +37,15 @@ from armferry.wrapper.uri import (
 
 __all__ = ["Leader", "Step"]
 
-_WORTH_READING = (b"migrat", b"getfd", b"closefd")
+_WORTH_READING = (b"migrat", b"getfd", b"closefd", b"add-fd", b"remove-fd")
 _INCOMING = ("migrate-incoming", "migrate-recover")
 _HUMAN = {"migrate": "migrate", "migrate_incoming": "migrate-incoming",
           "migrate_recover": "migrate-recover"}  # fmt: skip
+_MIGRATION = re.compile(
+    rf'\s*({"|".join(_HUMAN)})((?:\s+-\w+)*)\s+(?:"((?:[^"\\]|\\.)*)"|(\S+))\s*'
+)
+"""The command, its flags, and the address in quotes or without."""
+_SWITCH = re.compile(r"\s*migrate_set_capability\s+(\S+)\s+(\S+)\s*")
 _identities = itertools.count(1)
 
 
@@ -59,8 +67,11 @@ class Leader:
     """Leads the commands of one client; `moves` makes the gateways."""
 
     moves: Moves
+    answer_awaited: bool = False
+    """Whether QEMU has not yet said what it thinks of the outgoing migration."""
+    _awaited_id: Any = None
     _named: dict[str, int] = field(default_factory=dict)
-    _mapped_ram: bool = False
+    _sets: set[int] = field(default_factory=set)
 
     def lead(self, piece: Piece, descriptors: tuple[int, ...]) -> list[Step]:
         """What becomes of `piece`, with which the client sent `descriptors`."""
@@ -88,17 +99,28 @@ class Leader:
             return [Step(answer=_refusal(message, str(error)))]
         if led is None:
             return as_it_came
+        if command == "migrate" or command == "human-monitor-command":
+            self.answer_awaited, self._awaited_id = True, message.get("id")
         steps, changed = led
         if changed is None:
             return [*steps, *as_it_came]
         text = json.dumps({**message, "arguments": changed}).encode()
         return [*steps, Step(text, descriptors)]
 
+    def answered(self, message: Mapping[str, Any]) -> None:
+        """Notes what QEMU said when it is the answer to an outgoing migration."""
+        if ("return" in message or "error" in message) and message.get("id") == self._awaited_id:
+            self.answer_awaited = False
+            if "error" in message:
+                self.moves.give_up()
+
     def close(self) -> None:
-        """The client has gone, and so have the descriptors it named."""
+        """The client has gone, and so have the descriptors it gave."""
         for descriptor in self._named.values():
             os.close(descriptor)
         self._named.clear()
+        for number in self._sets:
+            self.moves.fdsets.forget(number)
 
     def _led(
         self, command: str, arguments: Mapping[str, Any], descriptors: tuple[int, ...]
@@ -109,12 +131,19 @@ class Leader:
                 self._name(str(arguments.get("fdname")), os.dup(descriptors[-1]))
             case "closefd":
                 self._forget(str(arguments.get("fdname")))
+            case "add-fd" if descriptors and self.moves.lead_anything:
+                self._add(arguments.get("fdset-id"), descriptors[-1])
+            case "remove-fd":
+                self._drop(arguments.get("fdset-id"))
             case "migrate-set-capabilities":
                 self._note(arguments)
             case "migrate-incoming" | "migrate-recover":
                 return self._incoming(arguments)
             case "migrate" if self.moves.outgoing is not None:
                 return self._outgoing(arguments)
+            case "migrate":
+                with contextlib.suppress(ArmferryError):  # whatever it is, it is QEMU's
+                    self._used(_target(arguments))
             case "human-monitor-command":
                 return self._human(arguments)
         return None
@@ -123,41 +152,49 @@ class Leader:
         self, arguments: Mapping[str, Any]
     ) -> tuple[list[Step], dict[str, Any] | None] | None:
         target = _target(arguments)
-        if isinstance(target, FileTarget) and self._mapped_ram:
-            return None  # guest memory lies at offsets of the file itself: QEMU must have the file
+        if isinstance(target, FileTarget) and self.moves.mapped_ram:
+            path = self.moves.load_mapped(target)
+            self._used(target)
+            return None if path is None else ([_plain()], _with_path(arguments, path))
         if isinstance(target, NamedFd) and target.name in self._named:
             theirs = self.moves.receive_from(self._named.pop(target.name))
             return [_slipped_in(target.name, theirs)], None
-        return [], _with_path(arguments, self.moves.listen(target))
+        path = self.moves.listen(target)
+        self._used(target)
+        return [], _with_path(arguments, path)
 
     def _outgoing(self, arguments: Mapping[str, Any]) -> tuple[list[Step], dict[str, Any] | None]:
         target = _target(arguments)
-        if isinstance(target, FileTarget) and self._mapped_ram:
-            raise UriFault(
-                "registers are hidden from this guest, and with mapped-ram they would be written "
-                "to the file: turn mapped-ram off, or save without it"
-            )
+        if isinstance(target, FileTarget) and self.moves.mapped_ram:
+            self.moves.save_mapped(target)
+            self._used(target)
+            return [], None
         if isinstance(target, NamedFd) and target.name in self._named:
             theirs = self.moves.send_through(self._named.pop(target.name))
             return [_slipped_in(target.name, theirs)], None
-        return [], _with_path(arguments, self.moves.send_to(target))
+        path = self.moves.send_to(target)
+        self._used(target)
+        return [], _with_path(arguments, path)
 
     def _human(
         self, arguments: Mapping[str, Any]
     ) -> tuple[list[Step], dict[str, Any] | None] | None:
         line = str(arguments.get("command-line", ""))
-        words = line.split()
-        if len(words) < 2 or words[0] not in _HUMAN:
+        if switch := _SWITCH.fullmatch(line):
+            self._note_one(switch[1], switch[2] in ("on", "true", "yes"))
             return None
-        command = _HUMAN[words[0]]
+        found = _MIGRATION.fullmatch(line)
+        if found is None:
+            return None
+        command = _HUMAN[found[1]]
         if command == "migrate" and self.moves.outgoing is None:
             return None
-        at = line.rindex(words[-1]) if ":" in words[-1] else line.index(words[1])
-        led = (self._incoming if command in _INCOMING else self._outgoing)({"uri": line[at:]})
+        uri = found[4] if found[3] is None else re.sub(r"\\(.)", r"\1", found[3])
+        led = (self._incoming if command in _INCOMING else self._outgoing)({"uri": uri})
         if led is None:
             return None
         steps, changed = led
-        new = line[:at] + changed["uri"] if changed is not None else line
+        new = line if changed is None else f"{found[1]}{found[2]} {changed['uri']}"
         return steps, {**arguments, "command-line": new}
 
     def _name(self, name: str, descriptor: int) -> None:
@@ -175,10 +212,29 @@ class Leader:
         if old is not None:
             os.close(old)
 
+    def _add(self, number: object, descriptor: int) -> None:
+        if isinstance(number, int):  # otherwise QEMU chooses one, and nobody here knows it
+            self.moves.fdsets.add(number, os.dup(descriptor))
+            self._sets.add(number)
+
+    def _drop(self, number: object) -> None:
+        if isinstance(number, int):
+            self.moves.fdsets.forget(number)
+            self._sets.discard(number)
+
+    def _used(self, target: Target) -> None:
+        """QEMU lets a set go when the migration it was given for has ended."""
+        if isinstance(target, FileTarget):
+            self._drop(fdset_number(target.path))
+
     def _note(self, arguments: Mapping[str, Any]) -> None:
         for one in arguments.get("capabilities", ()):
-            if isinstance(one, dict) and one.get("capability") == "mapped-ram":
-                self._mapped_ram = bool(one.get("state"))
+            if isinstance(one, dict):
+                self._note_one(one.get("capability"), bool(one.get("state")))
+
+    def _note_one(self, capability: object, state: bool) -> None:
+        if capability == MAPPED_RAM:
+            self.moves.mapped_ram = state
 
 
 def _target(arguments: Mapping[str, Any]) -> Target:
@@ -194,9 +250,22 @@ def _with_path(arguments: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 def _slipped_in(name: str, connection: socket.socket) -> Step:
+    return _own_command("getfd", {"fdname": name}, (connection.detach(),))
+
+
+def _plain() -> Step:
+    """QEMU is to expect a plain stream."""
+    off = [{"capability": one, "state": False} for one in (MAPPED_RAM, "multifd")]
+    return _own_command("migrate-set-capabilities", {"capabilities": off})
+
+
+def _own_command(
+    command: str, arguments: Mapping[str, Any], descriptors: tuple[int, ...] = ()
+) -> Step:
+    """A command that no client gave; its answer is taken out again."""
     identity = f"armferry-{os.getpid()}-{next(_identities)}"
-    command = {"execute": "getfd", "arguments": {"fdname": name}, "id": identity}
-    return Step(json.dumps(command).encode(), (connection.detach(),), identity)
+    message = {"execute": command, "arguments": arguments, "id": identity}
+    return Step(json.dumps(message).encode(), descriptors, identity)
 
 
 def _refusal(message: Mapping[str, Any], reason: str) -> bytes:

@@ -5,6 +5,7 @@ what is beyond them is opened here. Incoming moves are decided for what this QEM
 outgoing ones lose what is hidden.
 """
 
+import os
 import socket
 import threading
 import time
@@ -27,11 +28,22 @@ from armferry.ferry.gateway.address import FdAddress, TcpAddress, UnixAddress
 from armferry.ferry.gateway.channel import Channel, SocketChannel
 from armferry.ferry.gateway.judge import Judgement
 from armferry.ferry.gateway.session import Judging
+from armferry.stream import read_saved
 from armferry.stream.events import DeviceSection
-from armferry.wrapper.bridges import Bridge, as_sink, as_source, open_sink, open_source
+from armferry.wrapper.bridges import (
+    Bridge,
+    as_sink,
+    as_source,
+    at_offset,
+    bridged,
+    open_sink,
+    open_source,
+)
 from armferry.wrapper.errors import UriFault
+from armferry.wrapper.fdsets import FdSets, fdset_number
 from armferry.wrapper.hiding import HidingJudge
 from armferry.wrapper.listening import listening_tcp
+from armferry.wrapper.mapped import DescriptorWindow, MappedSave, changed_end, pour_plain
 from armferry.wrapper.uri import FileTarget, NamedFd, Target
 
 __all__ = ["Carried", "LateJudge", "Moves", "Say"]
@@ -156,6 +168,11 @@ class Carried:
             self._thread.join(limit)
         return not self._thread.is_alive()
 
+    def finish(self, limit: float) -> None:
+        """QEMU has gone: what it sent is carried to its end, no longer than `limit` seconds."""
+        if not self.settle(_SOON):
+            self.wait(limit)
+
     def _run(self) -> None:
         outcomes: list[Outcome] = []
         try:
@@ -169,9 +186,9 @@ class Carried:
         whole = True
         for bridge in self._bridges:
             bridge.join()
-            if bridge.error is not None:
+            if bridge.error:
                 whole = False
-                self._say(f"migration failed: {bridge.error.strerror}")
+                self._say(f"migration failed: {bridge.error}")
         for outcome in outcomes:
             if outcome.ending is Ending.FAILED:
                 self._say(f"migration failed: {outcome.reason}")
@@ -183,7 +200,7 @@ class Moves:
 
     `folder` is private and holds the sockets. `incoming` judges what comes; None where nothing
     can come. `outgoing` is None where nothing is hidden, so that migrations go straight out.
-    `alive` tells whether QEMU still runs.
+    `alive` tells whether QEMU still runs. `fdsets` are the descriptors that addresses may name.
     """
 
     def __init__(
@@ -194,14 +211,18 @@ class Moves:
         *,
         alive: Callable[[], bool],
         say: Say,
+        fdsets: FdSets | None = None,
     ) -> None:
+        self.fdsets = fdsets or FdSets()
+        self.mapped_ram = False
+        """Whether QEMU was told to put guest memory at fixed offsets of a file."""
         self._folder = folder
         self._incoming = incoming
         self.outgoing = outgoing
         self._alive = alive
         self._say = say
         self._count = 0
-        self.last_out: Carried | None = None
+        self.last_out: Carried | MappedSave | None = None
         self._in: Carried | None = None
 
     @property
@@ -228,6 +249,51 @@ class Moves:
         self._receive(listener, _GivenDialer(ours.detach()), bridges)
         return theirs
 
+    def load_mapped(self, target: FileTarget) -> str | None:
+        """The private path where QEMU is to listen for what the mapped-ram file `target` holds.
+
+        None when QEMU can read the file itself, for nothing of it must change. Raises
+        ArmferryError.
+        """
+        self._may_receive()
+        assert self._incoming is not None
+        descriptor = self._opened(target, open_source)
+        try:
+            saved = read_saved(DescriptorWindow(descriptor), target.offset)
+            tail = changed_end(saved, _Announcing(self._incoming, self._say))
+        except ArmferryError:
+            os.close(descriptor)
+            raise
+        if tail is None:
+            os.close(descriptor)
+            return None
+        path = self._path("in")
+        bridges: list[Bridge] = []
+        source = FdAddress(bridged(descriptor, bridges, pour_plain(target.offset)))
+        dialer = _PatientDialer(UnixAddress(path), self._alive)
+        self._receive(Listener(source, plain_allowed=True), dialer, bridges)
+        return path
+
+    def save_mapped(self, target: FileTarget) -> None:
+        """QEMU is about to write the mapped-ram file `target` itself: what is hidden will be
+        taken out of it before its end is told. Raises ArmferryError."""
+        self._may_send()
+        assert self.outgoing is not None
+        descriptor = self._opened(target, open_sink)
+        try:
+            # whoever passed it may have opened it to write only
+            readable = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            raise UriFault(
+                f"registers are hidden from this guest, and {target.path}, which QEMU would write "
+                f"them to with mapped-ram, cannot be read back: {error.strerror}; turn mapped-ram "
+                "off, or save without it"
+            ) from error
+        finally:
+            os.close(descriptor)
+        judge = _Announcing(self.outgoing, self._say)
+        self.last_out = MappedSave(readable, target.offset, judge, self._say)
+
     def send_to(self, target: Target) -> str:
         """The private path that QEMU is to migrate to in place of `target`. Raises
         ArmferryError."""
@@ -252,8 +318,14 @@ class Moves:
         """QEMU has gone: what it sent is carried to its end, no longer than `limit` seconds."""
         if self._in is not None:
             self._in.cancel()
-        if self.last_out is not None and not self.last_out.settle(_SOON):
-            self.last_out.wait(limit)
+        if self.last_out is not None:
+            self.last_out.finish(limit)
+
+    def give_up(self) -> None:
+        """QEMU does not begin, or no longer goes on with, the outgoing migration it was told of."""
+        if self.last_out is not None:
+            self.last_out.cancel()
+            self.last_out = None
 
     def _receive(self, listener: Listener, dialer: Dialer, bridges: list[Bridge]) -> None:
         if self._in is not None:
@@ -286,7 +358,8 @@ class Moves:
             case NamedFd(name):
                 raise UriFault(f"fd:{name}: no such descriptor was given to this monitor")
             case FileTarget(path, offset):
-                return FdAddress(as_source(open_source(path, offset), bridges))
+                found = at_offset(self._opened(target, open_source), offset, path)
+                return FdAddress(as_source(found, bridges))
             case TcpAddress(host, port):
                 try:
                     return FdAddress(listening_tcp(host, str(port)).detach())
@@ -302,6 +375,17 @@ class Moves:
             case NamedFd(name):
                 raise UriFault(f"fd:{name}: no such descriptor was given to this monitor")
             case FileTarget(path, offset):
-                return FdAddress(as_sink(open_sink(path, offset), bridges))
+                found = at_offset(self._opened(target, open_sink), offset, path, emptied=True)
+                return FdAddress(as_sink(found, bridges))
             case _:
                 return target
+
+    def _opened(self, target: FileTarget, open_file: Callable[[str], int]) -> int:
+        """The file `target`: of a set of descriptors, or opened with `open_file`."""
+        number = fdset_number(target.path)
+        if number is None:
+            return open_file(target.path)
+        found = self.fdsets.copy(number)
+        if found is None:
+            raise UriFault(f"file:{target.path}: no such descriptor was given to QEMU's monitors")
+        return found

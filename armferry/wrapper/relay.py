@@ -11,12 +11,14 @@ import contextlib
 import os
 import socket
 import threading
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from armferry.ferry.copy import write_all
 from armferry.wrapper.leading import Leader
+from armferry.wrapper.mapped import MappedSave
 from armferry.wrapper.moves import Moves
-from armferry.wrapper.qmp import Piece, Splitter
+from armferry.wrapper.qmp import Piece, Splitter, read_message
 
 __all__ = ["Client", "SocketClient", "StdioClient", "converse"]
 
@@ -24,6 +26,7 @@ _CHUNK = 64 << 10
 _MAX_DESCRIPTORS = 253  # SCM_MAX_FD
 _COMPLETED = b'"completed"'
 _FAILED = b'"failed"'
+_ENDS = (_COMPLETED, _FAILED, b'"cancelled"')
 
 
 class Client(Protocol):
@@ -129,8 +132,9 @@ class _Conversation:
                     break
                 waiting += descriptors
                 for piece in splitter.feed(data):
-                    self._command(piece, waiting)
-                    waiting = ()
+                    # some clients pass descriptors ahead, with a space: they are the command's
+                    self._command(piece, waiting if piece.whole else ())
+                    waiting = () if piece.whole else waiting
         self._leader.close()
         if self._client.end_is_final:
             with contextlib.suppress(OSError):
@@ -190,6 +194,32 @@ class _Conversation:
     def _checked(self, piece: Piece) -> bytes:
         """The piece; a migration that QEMU calls completed has failed unless it arrived."""
         carried = self._moves.last_out
-        if not piece.whole or carried is None or _COMPLETED not in piece.data:
+        if not piece.whole or carried is None:
             return piece.data
-        return piece.data if carried.wait() else piece.data.replace(_COMPLETED, _FAILED)
+        message: Mapping[str, Any] = {}
+        if self._leader.answer_awaited or any(word in piece.data for word in _ENDS):
+            message = read_message(piece.data) or {}
+        if self._leader.answer_awaited:
+            self._leader.answered(message)
+            if "event" not in message:
+                return piece.data  # about an earlier one, if about any
+        match _migration_status(message):
+            case "completed" if not carried.wait():
+                return piece.data.replace(_COMPLETED, _FAILED)
+            case "failed" | "cancelled" if isinstance(carried, MappedSave):
+                self._moves.give_up()
+        return piece.data
+
+
+def _migration_status(message: Mapping[str, Any]) -> str:
+    """What a message says of how a migration ended; empty for any other message.
+
+    It is the event MIGRATION or the answer to query-migrate (qapi/migration.json). Other things
+    are completed too, such as a dump, whose answer has totals of its own.
+    """
+    about: Any = message.get("return")
+    if "event" in message:
+        about = message.get("data") if message["event"] == "MIGRATION" else None
+    if not isinstance(about, dict) or "status" not in about or {"completed", "total"} <= set(about):
+        return ""
+    return str(about["status"])

@@ -19,6 +19,7 @@ from pathlib import Path
 from armferry.errors import ArmferryError
 from armferry.ferry.gateway import Judge
 from armferry.wrapper.endpoints import Endpoint
+from armferry.wrapper.fdsets import FdSets
 from armferry.wrapper.hiding import HidingJudge
 from armferry.wrapper.life import Life, ready
 from armferry.wrapper.moves import LateJudge, Moves
@@ -38,6 +39,7 @@ class Service:
     `judge` makes the judge of what comes, None where nothing can; `incoming` is the address of
     `-incoming` and the private path QEMU listens on instead; `prepare` is done before any monitor
     is served, with a function that tells whether QEMU lives. `paths` are removed at the end.
+    `fdsets` are (set, descriptor) of the command line.
     """
 
     folder: Path
@@ -48,6 +50,7 @@ class Service:
     daemonize: bool
     paths: Sequence[str] = ()
     prepare: Callable[[Callable[[], bool]], None] | None = None
+    fdsets: Sequence[tuple[int, int]] = ()
 
     def run(self, life: int, parent: int) -> None:
         """Until QEMU has gone and what it still had to send is sent."""
@@ -58,6 +61,7 @@ class Service:
             self.outgoing,
             alive=alive,
             say=_say,
+            fdsets=FdSets(self.fdsets),
         )
         try:
             if self.incoming is not None:

@@ -5,82 +5,13 @@ import contextlib
 import json
 import os
 import socket
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from armferry.policy import Policy
-from armferry.registers import Accelerator
-from armferry.wrapper.hiding import HidingJudge
-from armferry.wrapper.moves import Moves
-from armferry.wrapper.relay import SocketClient, converse
-
-
-def _policy(machine: str, accelerator: Accelerator) -> Policy:
-    return Policy()
-
-
-class Rig:
-    """A conversation: `client` and `qemu` are the two outer ends."""
-
-    def __init__(self, folder: Path, *, hiding: bool) -> None:
-        self.said: list[str] = []
-        self.moves = Moves(
-            folder,
-            None,
-            HidingJudge(_policy) if hiding else None,
-            alive=lambda: True,
-            say=self.said.append,
-        )
-        self.client, inner_client = socket.socketpair()
-        self.qemu, inner_qemu = socket.socketpair()
-        for end in (self.client, self.qemu):
-            end.settimeout(10)
-        self.thread = threading.Thread(
-            target=converse, args=(SocketClient(inner_client), inner_qemu, self.moves), daemon=True
-        )
-        self.thread.start()
-
-    def close(self) -> None:
-        self.client.close()
-        self.qemu.close()
-        self.thread.join(10)
-        assert not self.thread.is_alive()
-
-    def to_qemu(self) -> tuple[dict[str, Any], list[int]]:
-        """The next command that QEMU gets, and the descriptors with it."""
-        space = socket.CMSG_SPACE(64)
-        data, ancillary, _, _ = self.qemu.recvmsg(1 << 16, space)
-        numbers = array.array("i")
-        for _, _, content in ancillary:
-            numbers.frombytes(content)
-        return json.loads(data), list(numbers)
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    with contextlib.closing(Rig(tmp_path, hiding=False)) as made:
-        yield made
-
-
-@pytest.fixture
-def hiding(tmp_path: Path) -> Iterator[Rig]:
-    with contextlib.closing(Rig(tmp_path, hiding=True)) as made:
-        yield made
-
-
-def _receive(end: socket.socket, count: int) -> bytes:
-    data = b""
-    while len(data) < count:
-        more = end.recv(count - len(data))
-        assert more, data
-        data += more
-    return data
-
+from .conftest import Rig, receive
 
 COMMANDS = (
     b'{"execute":"qmp_capabilities"}\r\n  {"execute": "query-status", "id": {"a": [1, 2]}}'
@@ -103,7 +34,7 @@ def test_every_byte_passes_both_ways(rig: Rig, size: int) -> None:
     ):
         for at in range(0, len(data), size):
             start.sendall(data[at : at + size])
-        assert _receive(end, len(data)) == data
+        assert receive(end, len(data)) == data
 
 
 def test_an_end_of_either_side_ends_the_other(tmp_path: Path) -> None:
@@ -197,12 +128,12 @@ def test_migration_to_a_named_descriptor_gets_another_one(hiding: Rig) -> None:
     slipped, numbers = hiding.to_qemu()
     assert (slipped["execute"], slipped["arguments"]) == ("getfd", {"fdname": "m"})
     assert len(numbers) == 1
-    assert _receive(hiding.qemu, len(migrate)) == migrate
+    assert receive(hiding.qemu, len(migrate)) == migrate
     event = b'{"timestamp": {}, "event": "MIGRATION", "data": {"status": "setup"}}\r\n'
     answer = json.dumps({"return": {}, "id": slipped["id"]}).encode() + b"\r\n"
     hiding.qemu.sendall(event + answer + b'{"return": {}, "id": "b"}\r\n')
     expected = event + b'{"return": {}, "id": "b"}\r\n'
-    assert _receive(hiding.client, len(expected)) == expected
+    assert receive(hiding.client, len(expected)) == expected
 
     os.close(numbers[0])  # QEMU ends without a word: the pipe's reader sees an end
     assert os.read(reading, 10) == b""

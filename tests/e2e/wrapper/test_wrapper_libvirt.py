@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from armferry.hosts.subject import open_subject
 from armferry.lab.guest import GuestLog
 from armferry.lab.libvirt_host import Domain, LibvirtHost, VirshError
 
@@ -17,6 +18,8 @@ BOTH_WAYS = pytest.mark.parametrize(("here", "there"), [(OLD, NEW), (NEW, OLD)])
 STOCK = "/usr/bin/qemu-system-aarch64"
 WRAPPER = "/shared/armferry-qemu"
 PROGRAM = "#!/usr/bin/python3\nfrom armferry.wrapper.start import main\nraise SystemExit(main())\n"
+
+HIDDEN = 0x6030000000139820  # DBGDTR_EL0
 
 Named = Callable[[str], LibvirtHost]
 
@@ -86,17 +89,47 @@ def test_a_guest_is_managed_as_without_it(
     assert host.virsh("domstate", "carried") == "shut off"
 
 
+@pytest.mark.parametrize("how", [("raw",), ("zstd",), ("sparse",), ("sparse", "--bypass-cache")])
 @BOTH_WAYS
 @pytest.mark.usefixtures("clean")
 def test_saved_here_restored_there(
-    here: str, there: str, wrapper: str, libvirt_host: Named, libvirt_shared: Path
+    here: str,
+    there: str,
+    how: tuple[str, ...],
+    wrapper: str,
+    libvirt_host: Named,
+    libvirt_shared: Path,
 ) -> None:
     libvirt_host(here).define(Domain(emulator=wrapper))
     libvirt_host(here).virsh("start", "carried")
     _log_at(libvirt_shared, 3)
-    libvirt_host(here).virsh("save", "carried", "/shared/image")
+    words = ("--image-format", *how)
+    libvirt_host(here).virsh("save", "carried", "/shared/image", *words)
     before = GuestLog.read(libvirt_shared / "serial")
-    libvirt_host(there).virsh("restore", "/shared/image")
+    libvirt_host(there).virsh("restore", "/shared/image", *how[1:])
+    _goes_on(libvirt_shared, before)
+
+
+@pytest.mark.parametrize("how", ["raw", "sparse"])
+@pytest.mark.usefixtures("clean")
+def test_hidden_registers_are_in_no_save_image(
+    how: str, wrapper: str, libvirt_host: Named, libvirt_shared: Path
+) -> None:
+    host, image = libvirt_host(NEW), libvirt_shared / "image"
+    lists = []
+    for hidden in ((), ("-global", f"arm-cpu.x-mig-hidden-regs={HIDDEN:#x}")):
+        (libvirt_shared / "serial").unlink(missing_ok=True)
+        host.define(Domain(emulator=wrapper, arguments=hidden))
+        host.virsh("start", "carried")
+        _log_at(libvirt_shared, 3)
+        host.virsh("save", "carried", "/shared/image", "--image-format", how)
+        subject = open_subject(str(image))
+        assert subject.image is not None
+        assert subject.image.header.complete
+        lists.append(set(subject.lists[0]))
+    assert lists[0] - lists[1] == {HIDDEN}
+    before = GuestLog.read(libvirt_shared / "serial")
+    host.virsh("restore", "/shared/image")
     _goes_on(libvirt_shared, before)
 
 

@@ -162,3 +162,66 @@ def test_refusal_names_the_registers_before_qemu_gives_up(wrapped: Wrapped, tmp_
     assert "ID_DFR0_EL1: the destination fixes it at 0x3010006: MMapTrc 0 -> 1 (vCPU 0)" in ours
     assert "MVBAR: the destination does not know it and no rule allows dropping it" in ours
     assert any("load of migration failed" in line for line in theirs)
+
+
+def _mapped(machine: Machine) -> None:
+    switches = [{"capability": one, "state": True} for one in ("mapped-ram", "multifd")]
+    machine.execute("migrate-set-capabilities", {"capabilities": switches})
+
+
+@BOTH_WAYS
+def test_mapped_ram_file_goes_to_a_qemu_that_refuses_it(
+    here: str,
+    there: str,
+    wrapped: Wrapped,
+    qemu_release: Named,
+    guest_kernel: Path,
+    tmp_path: Path,
+) -> None:
+    stream, serial = tmp_path / "stream", tmp_path / "serial"
+    spec = dataclasses.replace(SPEC, memory=512, kernel=guest_kernel)
+    with Machine(wrapped(here), spec, serial=serial) as source:
+        _log_at(serial, 3)
+        _mapped(source)
+        source.migrate(f"file:{stream}")
+    last, content = GuestLog.read(serial).last, stream.stat()
+
+    with Machine(qemu_release(there), spec, incoming=True) as stock:
+        _mapped(stock)
+        assert not stock.load_uri(f"file:{stream}").loaded
+
+    with Machine(wrapped(there), spec, serial=serial, incoming=True) as destination:
+        _mapped(destination)
+        result = destination.load_uri(f"file:{stream}")
+        assert result.loaded, result.stderr
+        log = _log_at(serial, last + 4)
+    assert log.faults() == ()
+    assert log.last >= last + 4
+    assert (stream.stat().st_mtime_ns, stream.stat().st_size) == (
+        content.st_mtime_ns,
+        content.st_size,
+    )
+
+
+@pytest.mark.parametrize("suite", ["trixie", "trixie-backports"])
+def test_hidden_registers_are_taken_out_of_a_mapped_ram_file(
+    suite: str, wrapped: Wrapped, tmp_path: Path
+) -> None:
+    plain, hidden = tmp_path / "plain", tmp_path / "hidden"
+    machine = "virt-7.2" if suite == "trixie" else "virt-10.2"
+    spec = MachineSpec(machine=machine, cpu="max")
+    with Machine(wrapped(suite), spec, paused=True) as source:
+        _mapped(source)
+        source.migrate(f"file:{plain}")
+    listed = dict(read_state(plain).cpus[0].registers)
+    gone = max(index for index in listed if index >> 60 == 6)
+    hiding = dataclasses.replace(spec, cpu=f"max,x-mig-hidden-regs={gone:#x}")
+    with Machine(wrapped(suite), hiding, paused=True) as source:
+        _mapped(source)
+        source.migrate(f"file:{hidden}")
+    del listed[gone]
+    assert dict(read_state(hidden).cpus[0].registers) == listed
+    with Machine(wrapped(suite), hiding, paused=True, incoming=True) as destination:
+        _mapped(destination)
+        result = destination.load_uri(f"file:{hidden}")
+        assert result.loaded, result.stderr
