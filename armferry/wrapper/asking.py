@@ -71,7 +71,7 @@ class PausedQemu:
         ours, theirs = socket.socketpair()
         command = [str(program), *words, "-S", "-nodefaults", "-no-user-config", "-display", "none"]
         command += ["-chardev", f"socket,id=ask,fd={theirs.fileno()}"]
-        command += ["-mon", "chardev=ask,mode=control"]
+        command += ["-qmp", "chardev:ask"]
         self._connection = ours
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
         with theirs:

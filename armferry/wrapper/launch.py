@@ -36,13 +36,19 @@ from armferry.wrapper.fdsets import given_sets
 from armferry.wrapper.hiding import HidingJudge
 from armferry.wrapper.knowledge import binary_identity, cached, known_properties, remember
 from armferry.wrapper.listening import listening_tcp, listening_unix
-from armferry.wrapper.monitors import Monitor, Role, monitors_of, moved_aside
+from armferry.wrapper.monitors import (
+    Monitor,
+    Role,
+    human_monitors,
+    monitors_of,
+    moved_aside,
+)
 from armferry.wrapper.needed import refuse_needed
 from armferry.wrapper.options import options_of
 from armferry.wrapper.pristine import Pristine, pristine_lists, pristine_stream
 from armferry.wrapper.properties import given, policy_of, without
 from armferry.wrapper.service import Service, in_background
-from armferry.wrapper.subject import Subject, subject_of
+from armferry.wrapper.subject import Subject, is_main_channel, subject_of
 from armferry.wrapper.uri import NamedFd, Target, parse_channels, parse_uri
 
 __all__ = ["prepare"]
@@ -113,11 +119,23 @@ class _Launch:
         incoming = self._incoming(words)
         pristine = None
         version = self._stated.psci_version
-        if version is not None and "kvm-psci-version" not in self._known and not subject.incoming:
+        comes = subject.incoming or subject.snapshot  # with the version that it has
+        if version is not None and "kvm-psci-version" not in self._known and not comes:
+            if subject.preconfig:
+                raise ArgumentFault(
+                    f"{self._program.name}: kvm-psci-version={version}: this QEMU lacks the "
+                    "property, and with -preconfig the guest cannot be given its version before "
+                    "it starts"
+                )
             vcpus = ask_vcpus(self._program, subject.probe_words(self._accelerator.value))
             lists = pristine_lists(vcpus, version, self._program.name)
             stream = pristine_stream(vcpus, lists)
-            pristine = Pristine(stream, self._folder, paused=subject.paused)
+            pristine = Pristine(
+                stream,
+                self._folder,
+                paused=subject.paused,
+                shuts_down_on_reboot=subject.shuts_down_on_reboot,
+            )
             words += pristine.arguments
         outgoing = HidingJudge(self._policy_for) if self._policy.hidden else None
         kept = {number for endpoint in endpoints for number in endpoint.descriptors}
@@ -157,6 +175,11 @@ class _Launch:
     # -- monitors
 
     def _meet(self, words: list[str]) -> None:
+        if self._policy.hidden or self._subject.incoming:
+            for text in human_monitors(words):
+                _note(
+                    f"{text} stays QEMU's own: a migration that is typed there goes past armferry"
+                )
         done: set[int] = set()
         for number, monitor in enumerate(monitors_of(words)):
             if monitor.at in done:
@@ -182,14 +205,17 @@ class _Launch:
     # -- migrations
 
     def _incoming(self, words: list[str]) -> tuple[Target, str] | None:
-        found: tuple[Target, str] | None = None
-        for option in options_of(words):
-            if option.name != "incoming" or option.value is None or option.value == "defer":
-                continue
-            path = str(self._folder / "incoming")
-            words[option.at + 1] = f"unix:{path}"
-            found = (self._opened(self._incoming_target(option.value), option.value), path)
-        return found
+        given = [
+            option
+            for option in options_of(words)
+            if option.name == "incoming" and option.value and is_main_channel(option.value)
+        ]
+        if not given or given[-1].value == "defer":  # the last one counts, as for QEMU
+            return None
+        path = str(self._folder / "incoming")
+        text = words[given[-1].at + 1]
+        words[given[-1].at + 1] = f"unix:{path}"
+        return self._opened(self._incoming_target(text), text), path
 
     def _opened(self, target: Target, text: str) -> Target:
         """The address, listening already where it can: QEMU would fail at once if it could not."""

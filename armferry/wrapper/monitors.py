@@ -1,16 +1,18 @@
 """The QMP monitors of a command line: where clients meet them, and the words that move them aside.
 
-Knows `-qmp`, `-qmp-pretty`, `-mon ...,mode=control` and the character devices behind them (QEMU's
-manual, "Character device options"). A monitor that is moved aside gets a private UNIX socket
-instead; its client is served by the relay. Refuses to know how sockets are opened (`endpoints`).
+Knows `-qmp`, `-qmp-pretty`, `-mon ...,mode=control`, `-object monitor-qmp` (QEMU 11.1) and the
+character devices behind them (QEMU's manual, "Character device options"). A monitor that is moved
+aside gets a private UNIX socket instead; its client is served by the relay. Monitors for people are
+only counted. Refuses to know how sockets are opened (`endpoints`).
 """
 
 import enum
+import json
 from dataclasses import dataclass
 
 from armferry.wrapper.options import Option, joined, keyed, options_of, segments
 
-__all__ = ["Meeting", "Monitor", "Role", "monitors_of", "moved_aside"]
+__all__ = ["Meeting", "Monitor", "Role", "human_monitors", "monitors_of", "moved_aside"]
 
 
 class Role(enum.Enum):
@@ -65,6 +67,28 @@ def monitors_of(words: list[str]) -> tuple[Monitor, ...]:
             chardev = chardevs.get(pairs.get("chardev", ""))
             if pairs.get("mode") == "control" and chardev is not None:
                 found.append(_chardev(chardev))
+        elif option.name == "object":
+            pairs = _object(option.value)
+            chardev = chardevs.get(pairs.get("chardev", ""))
+            if pairs.get("qom-type") == "monitor-qmp" and chardev is not None:
+                found.append(_chardev(chardev))
+    return tuple(found)
+
+
+def human_monitors(words: list[str]) -> tuple[str, ...]:
+    """The options that give a monitor for people (HMP), as they were typed."""
+    found: list[str] = []
+    for option in options_of(words):
+        value = option.value or ""
+        if (
+            (option.name == "monitor" and value != "none")
+            or (
+                option.name == "mon"
+                and dict(keyed(value, "chardev")).get("mode", "readline") == "readline"
+            )
+            or (option.name == "object" and _object(value).get("qom-type") == "monitor-hmp")
+        ):
+            found.append(f"-{option.name} {value}")
     return tuple(found)
 
 
@@ -85,6 +109,19 @@ def moved_aside(monitor: Monitor, path: str) -> str:
 
 _TCP_ONLY = ("to", "ipv4", "ipv6", "nodelay", "delay")
 _UNSERVED = ("tls-creds", "tls-authz", "telnet", "tn3270", "websocket", "mux")
+
+
+def _object(value: str) -> dict[str, str]:
+    """The properties of an object, in text or JSON; none where QEMU will say what is wrong."""
+    if not value.startswith("{"):
+        return dict(keyed(value, "qom-type"))
+    try:
+        document = json.loads(value)
+    except ValueError:
+        return {}
+    return (
+        {str(key): str(one) for key, one in document.items()} if isinstance(document, dict) else {}
+    )
 
 
 def _legacy(option: Option) -> Monitor:

@@ -63,21 +63,25 @@ def pristine_stream(vcpus: Vcpus, lists: list[dict[int, int]]) -> bytes:
 class Pristine:
     """Starts a QEMU that waits at `incoming` with `stream`; `control` is a monitor of its own.
 
-    `paused` says that the user wants it to stay paused.
+    `paused` says that the user wants it to stay paused, `shuts_down_on_reboot` that the user's
+    guest ends when it is reset (`-no-reboot`); the reset that begins it is none of those.
     """
 
-    def __init__(self, stream: bytes, folder: Path, *, paused: bool) -> None:
+    def __init__(
+        self, stream: bytes, folder: Path, *, paused: bool, shuts_down_on_reboot: bool
+    ) -> None:
         self._stream = stream
         self._incoming = folder / "pristine"
         self._control = folder / "control"
         self._paused = paused
+        self._shuts_down = shuts_down_on_reboot
 
     @property
     def arguments(self) -> list[str]:
         """What QEMU's command line needs besides."""
         chardev = f"socket,id=armferry-control,path={self._control},server=on,wait=off"
         words = ["-incoming", f"unix:{self._incoming}", "-chardev", chardev]
-        words += ["-mon", "chardev=armferry-control,mode=control"]
+        words += ["-qmp", "chardev:armferry-control"]
         return words if self._paused else ["-S", *words]
 
     def load(self, alive: Callable[[], bool]) -> None:
@@ -96,8 +100,12 @@ class Pristine:
     def _put_in_place(self, monitor: Monitor) -> None:
         try:
             _wait_past(monitor, "inmigrate")
+            if self._shuts_down:
+                monitor.execute("set-action", {"reboot": "reset"})
             monitor.execute("system_reset")
             _wait_past(monitor, "paused")
+            if self._shuts_down:
+                monitor.execute("set-action", {"reboot": "shutdown"})
         except SetUpFault:
             with contextlib.suppress(SetUpFault):
                 monitor.execute("quit")  # nobody else could end it

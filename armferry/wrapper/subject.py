@@ -4,11 +4,12 @@ Knows `-machine`, `-accel`, `-cpu`, `-smp` and the switches that decide how QEMU
 system/invocation manual). Everything else on the command line is none of its business.
 """
 
+import json
 from dataclasses import dataclass
 
 from armferry.wrapper.options import joined, keyed, options_of, segments
 
-__all__ = ["Subject", "subject_of"]
+__all__ = ["Subject", "is_main_channel", "subject_of"]
 
 _BACKENDS = frozenset(("accel", "memory-backend", "pflash0", "pflash1", "kernel", "initrd",
                        "append", "dtb", "dumpdtb", "firmware", "graphics", "memory", "smp", "type",
@@ -24,6 +25,7 @@ class Subject:
 
     `cpu` is the text of `-cpu` (empty: the machine's default), `model` its first part.
     `accelerators` are in the order in which QEMU tries them. `incoming` is None without one.
+    `snapshot` says that the guest comes out of one (`-loadvm`).
     """
 
     machine: str
@@ -35,6 +37,9 @@ class Subject:
     incoming: str | None
     paused: bool
     daemonize: bool
+    preconfig: bool
+    snapshot: bool
+    shuts_down_on_reboot: bool
 
     @property
     def model(self) -> str:
@@ -56,6 +61,7 @@ def subject_of(words: list[str]) -> Subject:
     smp: dict[str, str] = {}
     cpu = ""
     incoming = None
+    reboot = ""
     flags: set[str] = set()
     all_globals: list[str] = []
     for option in options_of(words):
@@ -73,9 +79,13 @@ def subject_of(words: list[str]) -> Subject:
                 smp.update(keyed(value, "cpus"))
             case "global":
                 all_globals.append(value)
-            case "incoming" if not value.startswith("{"):
+            case "incoming" if is_main_channel(value):
                 incoming = value
-            case "S" | "daemonize":
+            case "action":
+                reboot = dict(keyed(value)).get("reboot", reboot)
+            case "no-reboot":
+                reboot = "shutdown"
+            case "S" | "daemonize" | "preconfig" | "loadvm":
                 flags.add(option.name)
     if not accelerators and machine.get("accel"):
         accelerators = machine["accel"].split(":")
@@ -91,7 +101,21 @@ def subject_of(words: list[str]) -> Subject:
         incoming=incoming,
         paused="S" in flags,
         daemonize="daemonize" in flags,
+        preconfig="preconfig" in flags,
+        snapshot="loadvm" in flags,
+        shuts_down_on_reboot=reboot == "shutdown",
     )
+
+
+def is_main_channel(incoming: str) -> bool:
+    """Whether the guest comes by this value of `-incoming`: JSON may describe another channel."""
+    if not incoming.startswith("{"):
+        return True
+    try:
+        channel = json.loads(incoming)
+    except ValueError:
+        return True  # its reader says what is wrong with it
+    return not isinstance(channel, dict) or channel.get("channel-type", "main") == "main"
 
 
 def _vcpus(smp: dict[str, str]) -> int:

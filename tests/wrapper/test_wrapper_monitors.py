@@ -2,7 +2,7 @@
 
 import pytest
 
-from armferry.wrapper.monitors import Meeting, Role, monitors_of, moved_aside
+from armferry.wrapper.monitors import Meeting, Role, human_monitors, monitors_of, moved_aside
 
 CASES = [
     (
@@ -42,6 +42,22 @@ CASES = [
         Meeting(Role.LISTEN, path="\0x"),
         ["-chardev", "socket,id=m,server=on,path=/p", "-mon", "m,mode=control"],
     ),
+    (
+        ["-object", "monitor-qmp,id=q,chardev=m", "-chardev", "socket,id=m,path=x,server=on"],
+        Meeting(Role.LISTEN, path="x"),
+        ["-object", "monitor-qmp,id=q,chardev=m", "-chardev", "socket,id=m,server=on,path=/p"],
+    ),
+    (
+        [
+            *("-chardev", "socket,id=m,fd=3"),
+            *("-object", '{"qom-type":"monitor-qmp","id":"q","chardev":"m"}'),
+        ],
+        Meeting(Role.CONNECT, number=3),
+        [
+            *("-chardev", "socket,id=m,path=/p"),
+            *("-object", '{"qom-type":"monitor-qmp","id":"q","chardev":"m"}'),
+        ],
+    ),
 ]
 
 
@@ -69,4 +85,12 @@ def test_those_that_stay(words: list[str]) -> None:
 
 def test_other_character_devices_are_none_of_its_business() -> None:
     words = ["-chardev", "stdio,id=s", "-serial", "chardev:s", "-mon", "chardev=s,mode=readline"]
-    assert monitors_of([*words, "-monitor", "stdio", "-qmp", "chardev:nobody"]) == ()
+    words += ["-object", "{broken", "-object", "monitor-hmp,id=h,chardev=s", "-object", "[]"]
+    words += ["-monitor", "stdio", "-qmp", "chardev:nobody"]
+    assert monitors_of(words) == ()
+    assert human_monitors(words) == (
+        "-mon chardev=s,mode=readline",
+        "-object monitor-hmp,id=h,chardev=s",
+        "-monitor stdio",
+    )
+    assert human_monitors(["-monitor", "none", "-mon", "s,mode=control"]) == ()

@@ -51,3 +51,33 @@ def test_the_last_machine_and_cpu_count() -> None:
     subject = subject_of(["-M", "virt", "-cpu", "a", "-machine", "type=virt-9.0", "-cpu", "b"])
     assert (subject.machine, subject.model) == ("virt-9.0", "b")
     assert subject_of(["-M", "virt"]).probe_words("tcg").count("-cpu") == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "incoming"),
+    [
+        (["-incoming", "tcp:0:1"], "tcp:0:1"),
+        (["-incoming", "defer", "-incoming", "fd:3"], "fd:3"),
+        (["-incoming", '{"channel-type":"main","addr":{}}'], '{"channel-type":"main","addr":{}}'),
+        (["-incoming", '{"addr":{}}'], '{"addr":{}}'),
+        (["-incoming", '{"channel-type":"cpr","addr":{}}'], None),
+        (["-incoming", "unix:x", "-incoming", '{"channel-type":"cpr","addr":{}}'], "unix:x"),
+        (["-incoming", "{"], "{"),
+    ],
+)
+def test_the_guest_comes_by_the_last_main_channel(words: list[str], incoming: str | None) -> None:
+    assert subject_of(words).incoming == incoming
+
+
+@pytest.mark.parametrize(
+    ("words", "ends"),
+    [
+        ("", False),
+        ("-no-reboot", True),
+        ("-action reboot=shutdown,panic=none", True),
+        ("-no-reboot -action panic=none", True),
+        ("-no-reboot -action reboot=reset", False),
+    ],
+)
+def test_what_a_reset_does(words: str, ends: bool) -> None:
+    assert subject_of(words.split()).shuts_down_on_reboot is ends

@@ -1,7 +1,9 @@
 """Guests moved between wrapped QEMUs that refuse each other, as users type it."""
 
 import dataclasses
+import json
 import socket
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -93,6 +95,41 @@ def test_incoming_deferred(
         assert log.last >= last + 4
 
 
+@pytest.mark.parametrize("form", ["unix", "exec", "file", "fd", "channel"])
+@BOTH_WAYS
+def test_incoming_of_every_form_on_the_command_line(
+    here: str, there: str, form: str, wrapped: Wrapped, guest_kernel: Path, tmp_path: Path
+) -> None:
+    serial, stream, path = tmp_path / "serial", tmp_path / "stream", tmp_path / "socket"
+    spec = dataclasses.replace(SPEC, kernel=guest_kernel)
+    with Machine(wrapped(here), spec, serial=serial) as source:
+        _log_at(serial, 3)
+        source.save(stream)
+    last = GuestLog.read(serial).last
+    program = tmp_path / "program"
+    program.write_text(f'#!/bin/sh\nexec {wrapped(there)} "$@" 9<{stream}\n')
+    program.chmod(0o755)
+    address = {"transport": "socket", "type": "unix", "path": str(path)}
+    text = {
+        "unix": f"unix:{path}",
+        "exec": f"exec:cat {stream}",
+        "file": f"file:{stream}",
+        "fd": "fd:9",
+        "channel": json.dumps({"channel-type": "main", "addr": address}),
+    }[form]
+    waiting = dataclasses.replace(spec, extra=("-incoming", text))
+    with Machine(program, waiting, serial=serial) as destination:
+        if form in ("unix", "channel"):
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(str(path))
+                connection.sendall(stream.read_bytes())
+        _wait_running(destination)
+        log = _log_at(serial, last + 4)
+    assert log.faults() == ()
+    assert log.last >= last + 4
+    assert not path.exists()
+
+
 def test_stock_refuses_the_same_move(qemu_release: Named, tmp_path: Path) -> None:
     stream = tmp_path / "stream"
     with Machine(qemu_release(OLD), SPEC, paused=True) as source:
@@ -162,6 +199,58 @@ def test_refusal_names_the_registers_before_qemu_gives_up(wrapped: Wrapped, tmp_
     assert "ID_DFR0_EL1: the destination fixes it at 0x3010006: MMapTrc 0 -> 1 (vCPU 0)" in ours
     assert "MVBAR: the destination does not know it and no rule allows dropping it" in ours
     assert any("load of migration failed" in line for line in theirs)
+
+
+FORMS = [
+    ("-cpu", "cortex-a57,{name}={a:#x},,{b}"),
+    ("-global", "arm-cpu.{name}={a:#x},{b:#x}"),
+    ("-global", "arm-cpu.{name}={a},,{b:#x}"),
+    ("-global", "cortex-a57-arm-cpu.{name}={a:#x}, {b:#x}"),
+    ("-global", "driver=arm-cpu,property={name},value={a:#x},,{b:#x}"),
+    ("-cpu", "cortex-a57,{name}={a:#x}", "-global", "arm-cpu.{name}={b:#x}"),
+]
+
+
+@pytest.mark.parametrize("suite", ["bullseye", "bookworm", "trixie", "trixie-backports"])
+def test_every_form_of_the_property_hides(suite: str, wrapped: Wrapped, tmp_path: Path) -> None:
+    spec = dataclasses.replace(SPEC, machine="virt-5.2" if suite == "bullseye" else "virt-7.2")
+
+    def saved(*words: str) -> set[int]:
+        path = tmp_path / "stream"
+        with Machine(wrapped(suite), dataclasses.replace(spec, extra=words), paused=True) as one:
+            one.save(path)
+        return set(read_state(path).cpus[0].registers)
+
+    listed = saved()
+    a, b = sorted(index for index in listed if index >> 60 == 6)[-2:]
+    for form in FORMS:
+        words = [word.format(name="x-mig-hidden-regs", a=a, b=b) for word in form]
+        assert listed - saved(*words) == {a, b}, words
+
+
+@pytest.mark.parametrize(
+    ("device", "without"),
+    [
+        ("max-arm-cpu,x-mig-hidden-regs=TCR2_EL1,,PIR_EL1,id=x", "max-arm-cpu,id=x"),
+        (
+            '{"driver":"max-arm-cpu","x-mig-hidden-regs":"TCR2_EL1,PIR_EL1","id":"x"}',
+            '{"driver": "max-arm-cpu", "id": "x"}',
+        ),
+    ],
+)
+def test_device_forms_leave_qemu_what_is_its_own(
+    device: str, without: str, wrapped: Wrapped, qemu_release: Named
+) -> None:
+    """No release plugs an Arm CPU: QEMU refuses, in its words, and has not seen the property."""
+
+    def said(program: Path, device: str) -> tuple[int, str]:
+        words = ["-M", "virt-7.2", "-display", "none", "-S", "-device", device]
+        done = subprocess.run([program, *words], capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stderr
+
+    stock = said(qemu_release(NEW).launcher, without)
+    assert stock[0] == 1
+    assert said(wrapped(NEW), device) == stock
 
 
 def _mapped(machine: Machine) -> None:

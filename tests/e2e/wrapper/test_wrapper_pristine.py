@@ -1,5 +1,6 @@
 """A guest that starts from nothing but its vCPUs' state: the rest is put in place by a reset."""
 
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import pytest
 from armferry.lab.guest import GuestLog
 from armferry.lab.qemu_install import InstalledQemu
 from armferry.policy import PsciVersion
-from armferry.wrapper.asking import ask_vcpus
+from armferry.wrapper.asking import Monitor, ask_vcpus
 from armferry.wrapper.errors import ArgumentFault, SetUpFault
 from armferry.wrapper.pristine import Pristine, pristine_lists, pristine_stream
 
@@ -20,9 +21,10 @@ Named = Callable[[str], InstalledQemu]
 MACHINE = ["-M", "virt-7.2", "-accel", "tcg", "-cpu", "cortex-a57", "-smp", "2", "-m", "64"]
 
 
+@pytest.mark.parametrize("ends_on_reboot", [False, True])
 @pytest.mark.parametrize("suite", ["bookworm", "trixie", "trixie-backports"])
 def test_guest_starts_and_runs(
-    suite: str, qemu_release: Named, guest_kernel: Path, tmp_path: Path
+    suite: str, ends_on_reboot: bool, qemu_release: Named, guest_kernel: Path, tmp_path: Path
 ) -> None:
     program = qemu_release(suite).launcher
     serial = tmp_path / "serial"
@@ -30,15 +32,21 @@ def test_guest_starts_and_runs(
     assert len(vcpus.saved.cpus) == 2
     assert vcpus.qemu == qemu_release(suite).version
     stream = pristine_stream(vcpus, [dict(cpu.registers) for cpu in vcpus.saved.cpus])
-    pristine = Pristine(stream, tmp_path, paused=False)
+    pristine = Pristine(stream, tmp_path, paused=False, shuts_down_on_reboot=ends_on_reboot)
     words = ["-nodefaults", "-display", "none", "-serial", f"file:{serial}"]
-    words += ["-kernel", str(guest_kernel)]
+    words += ["-kernel", str(guest_kernel), *(["-no-reboot"] if ends_on_reboot else [])]
+    words += ["-qmp", f"unix:{tmp_path}/monitor,server=on,wait=off"]
     process = subprocess.Popen([program, *MACHINE, *words, *pristine.arguments])
     try:
         pristine.load(lambda: process.poll() is None)
         deadline = time.monotonic() + 30
         while (log := GuestLog.read(serial)).last < 3 and time.monotonic() < deadline:
             time.sleep(0.02)
+        if ends_on_reboot:  # a reset that the user wants still ends it
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(str(tmp_path / "monitor"))
+                Monitor(connection).execute("system_reset")
+                assert process.wait(20) == 0
     finally:
         process.kill()
         process.wait()
@@ -48,7 +56,7 @@ def test_guest_starts_and_runs(
 
 def test_a_qemu_that_ends_is_told(tmp_path: Path) -> None:
     with pytest.raises(SetUpFault) as caught:
-        Pristine(b"", tmp_path, paused=True).load(lambda: False)
+        Pristine(b"", tmp_path, paused=True, shuts_down_on_reboot=False).load(lambda: False)
     assert str(caught.value) == "QEMU ended before it began; its own messages tell why"
 
 

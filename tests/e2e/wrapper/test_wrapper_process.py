@@ -23,6 +23,7 @@ Wrapped = Callable[[str], Path]
 
 PAUSED = ["-M", "virt-7.2", "-cpu", "cortex-a57", "-display", "none", "-nodefaults", "-S"]
 MODERN = ("bookworm", "trixie", "trixie-backports")
+HIDING = ("-global", "arm-cpu.x-mig-hidden-regs=0x6030000000139820")
 
 
 @pytest.fixture(autouse=True)
@@ -157,6 +158,26 @@ def test_inherited_monitor_and_sandbox(wrapped: Wrapped, tmp_path: Path) -> None
             pass_fds=(number,),
         )
     assert "return" in _converse(path, "query-status")[-1]
+    _converse(path, "quit")
+    assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-object", "monitor-qmp,id=q,chardev=m"],
+        ["-object", '{"qom-type":"monitor-qmp","id":"q","chardev":"m"}'],
+    ],
+)
+def test_monitor_that_is_an_object(words: list[str], wrapped: Wrapped, tmp_path: Path) -> None:
+    path = tmp_path / "q"
+    chardev = ["-chardev", f"socket,id=m,path={path},server=on,wait=off"]
+    process = subprocess.Popen(
+        [wrapped("trixie-backports"), *PAUSED, *chardev, *words, *HIDING], stderr=PIPE
+    )
+    said = _converse(path, "query-status", "query-chardev")
+    assert said[-2]["return"] == {"status": "prelaunch", "running": False}
+    assert str(path) not in json.dumps(said[-1]), "QEMU has it itself"
     _converse(path, "quit")
     assert process.wait(20) == 0
 
