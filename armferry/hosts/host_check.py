@@ -5,6 +5,7 @@ it cannot see it says nothing about. Each finding stands alone and names what to
 """
 
 import enum
+import importlib.util
 import os
 import platform
 import re
@@ -17,6 +18,7 @@ from pathlib import Path
 from armferry.errors import ArmferryError
 from armferry.hosts.hook_install import HOOKS_FOLDER, installed_moves
 from armferry.hosts.state_folder import kinds_of_domains, other_hosts, stored
+from armferry.stream.save_image import Compression
 
 __all__ = ["Finding", "Grade", "check_host"]
 
@@ -162,19 +164,27 @@ def _fingerprints(state: Path) -> Iterator[Finding]:
 
 
 def _programs() -> Iterator[Finding]:
-    if shutil.which("lzop") is None:
-        yield Finding("save images", Grade.WARNING, "no lzop", "apt-get install lzop, if used")
-    else:
+    needed = [Compression.LZOP.word]
+    if importlib.util.find_spec("zstandard") is None:
+        needed.append(Compression.ZSTD.word)
+    missing = [name for name in needed if shutil.which(name) is None]
+    if not missing:
         yield Finding("save images", Grade.GOOD, "every compression of libvirt")
+    for name in missing:
+        yield Finding(
+            "save images", Grade.WARNING, f"no {name}", f"apt-get install {name}, if used"
+        )
 
 
 def _confinement(root: Path) -> Iterator[Finding]:
     apparmor = root / "sys/module/apparmor/parameters/enabled"
-    if _says(apparmor) == "Y" and (root / "etc/apparmor.d/usr.sbin.libvirtd").exists():
+    profiles = (root / f"etc/apparmor.d/usr.sbin.{name}" for name in _DAEMONS)
+    confined = [path.name.rpartition(".")[2] for path in profiles if path.exists()]
+    if _says(apparmor) == "Y" and confined:
         yield Finding(
             "AppArmor",
             Grade.WARNING,
-            "confines libvirtd, and so its hooks",
+            f"confines {' and '.join(confined)}, and so the hooks",
             "see that the profile lets python3 read armferry and /var/lib/armferry; "
             "denials are in the kernel's log",
         )

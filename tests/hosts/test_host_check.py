@@ -30,7 +30,7 @@ def test_furnished_host(tmp_path: Path) -> None:
     enabled = tmp_path / "sys/module/apparmor/parameters/enabled"
     enabled.parent.mkdir(parents=True)
     enabled.write_text("Y\n")
-    profile = tmp_path / "etc/apparmor.d/usr.sbin.libvirtd"
+    profile = tmp_path / "etc/apparmor.d/usr.sbin.virtqemud"
     profile.parent.mkdir(parents=True)
     profile.write_text("")
     enforcing = tmp_path / "sys/fs/selinux/enforce"
@@ -42,9 +42,25 @@ def test_furnished_host(tmp_path: Path) -> None:
         (Grade.GOOD, "installed for ferried moves"),
         (Grade.GOOD, f"{hooks}/qemu is there too, runs first, is left alone"),
     ]
-    assert _found(findings, "AppArmor") == [(Grade.WARNING, "confines libvirtd, and so its hooks")]
+    assert _found(findings, "AppArmor") == [(Grade.WARNING, "confines virtqemud, and so the hooks")]
     assert _found(findings, "SELinux") == [(Grade.WARNING, "enforcing")]
     assert _found(findings, "fingerprints")[1] == (Grade.WARNING, "of no other host")
+
+
+def test_compressions_that_need_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert _found(check_host(tmp_path, tmp_path), "save images") == [(Grade.WARNING, "no lzop")]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert _found(check_host(tmp_path, tmp_path), "save images") == [
+        (Grade.WARNING, "no lzop"),
+        (Grade.WARNING, "no zstd"),
+    ]
+    for name in ("lzop", "zstd"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    assert _found(check_host(tmp_path, tmp_path), "save images") == [
+        (Grade.GOOD, "every compression of libvirt")
+    ]
 
 
 @pytest.mark.qemu
