@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import statistics
@@ -111,6 +112,42 @@ def test_signals_reach_qemu(
     while path.exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_guest_outlives_the_process_beside_it(
+    wrapped: Wrapped, tmp_path: Path, private_folders: Path
+) -> None:
+    """Killed, it takes the monitors with it and nothing else."""
+    path = tmp_path / "q"
+    process = subprocess.Popen(
+        [wrapped("trixie"), *PAUSED, *HIDING, "-qmp", f"unix:{path},server=on,wait=off"],
+        stderr=PIPE,
+    )
+    _converse(path, "query-status")  # QEMU has begun
+    with _connect(path) as connection:
+        assert b"QMP" in connection.recv(1000)
+        beside = [
+            int(found.parent.name)
+            for found in Path("/proc").glob("[0-9]*/cmdline")
+            if str(path).encode() in _content(found) and b"armferry.wrapper" in _content(found)
+        ]
+        assert process.pid not in beside
+        (number,) = beside
+        os.kill(number, signal.SIGKILL)
+        assert connection.recv(1000) == b""
+    assert process.poll() is None
+    process.terminate()
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+    (left,) = private_folders.iterdir()
+    shutil.rmtree(left)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # the process has ended
+        return b""
 
 
 def test_clients_come_one_after_the_other(wrapped: Wrapped, tmp_path: Path) -> None:
