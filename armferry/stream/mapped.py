@@ -36,8 +36,8 @@ _HEAD_BYTES = 64 << 10
 _PIECE = 1 << 20
 _BITMAP_BYTES = 64 << 10
 _ZEROS = 64 << 10  # records of pages that are not there, 9 bytes each, in one piece
-_PAGE_AGAIN = RamFlag.PAGE | RamFlag.CONTINUE
-_ZERO_AGAIN = RamFlag.ZERO | RamFlag.CONTINUE
+_PAGE_AGAIN = int(RamFlag.PAGE | RamFlag.CONTINUE)  # plain numbers: one addition for each page
+_ZERO_AGAIN = int(RamFlag.ZERO | RamFlag.CONTINUE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,14 +189,15 @@ def _bit(bitmap: bytes, number: int) -> bool:
 
 
 def _records(address: int, length: int, size: int, content: bytes) -> bytes:
-    addresses = range(address, address + length, size)
+    pack = BE64.pack
+    end = address + length
     if not content:
-        return b"".join(BE64.pack(one | _ZERO_AGAIN) + b"\0" for one in addresses)
+        words = range(address + _ZERO_AGAIN, end + _ZERO_AGAIN, size)
+        return b"\0".join(map(pack, words)) + b"\0"
     pages = memoryview(content)
     parts: list[bytes | memoryview] = []
-    for one in addresses:
-        at = one - address
-        parts += (BE64.pack(one | _PAGE_AGAIN), pages[at : at + size])
+    for at in range(0, length, size):
+        parts += (pack(address + at + _PAGE_AGAIN), pages[at : at + size])
     return b"".join(parts)
 
 
