@@ -187,17 +187,17 @@ class _Merge:
                 if isinstance(placed.tolerance, NotOnBothEnds):
                     group = RegisterClass.TOLERATED_ONLY_DESTINATION
                     origins, named = placed.origins, _names(placed.tolerance)
-        value = self._own_value(index)
-        if not value or self._destination.at_reset or tcg_keeps(index):
+        sent = self._own_value(index)
+        if not sent or self._destination.at_reset or tcg_keeps(index):
             return self._outcome(
-                index, group, None, own, value, Risk.LOSSLESS, self._keeps(), origins
+                index, group, None, own, sent, Risk.LOSSLESS, self._keeps(), origins
             )
-        risk, words = Risk.GUEST_VISIBLE, f"{value:#x} is what another guest left there"
+        risk, words = Risk.GUEST_VISIBLE, f"{sent:#x} is what another guest left there"
         allowed = self._allowed(index, risk, origins, named)
         if not allowed:
-            group, value, words = RegisterClass.VALUE_REFUSED, None, words + self._asks(index, risk)
+            group, sent, words = RegisterClass.VALUE_REFUSED, None, words + self._asks(index, risk)
         words = f"the source does not have it; {words}"
-        return self._outcome(index, group, None, own, value, risk, words, origins)
+        return self._outcome(index, group, None, own, sent, risk, words, origins)
 
     def _on_both(self, index: int) -> Outcome:
         value = self._incoming[index]

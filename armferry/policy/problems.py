@@ -180,11 +180,12 @@ def _values(policy: Policy) -> Iterator[Problem]:
     """Two conditions on one register of which the first makes the second pointless or false."""
     for placed in policy.tolerances:
         index = placed.tolerance.select
-        if index in policy.safe_missing and _conditional(placed):
+        listed = policy.safe_missing.get(index, ()) if isinstance(index, int) else ()
+        if _by_a_user(listed) and _conditional(placed):
             yield Problem(
                 f"{format_tolerance(placed.tolerance)!r} never decides: the register is "
                 "safe-missing whatever it holds; keep one of the two",
-                placed.origins + policy.safe_missing[index],
+                placed.origins + listed,
             )
     for one in policy.tolerances:
         for other in policy.tolerances:
@@ -229,9 +230,14 @@ def _conditional(placed: TolerancePlaced) -> bool:
 
     What a shipped level allows on a condition, a user may well allow without.
     """
-    return isinstance(placed.tolerance, OnlySourceIf | OnlySourceIfReset) and any(
-        origin.source is not Source.BUILTIN for origin in placed.origins
+    return isinstance(placed.tolerance, OnlySourceIf | OnlySourceIfReset) and _by_a_user(
+        placed.origins
     )
+
+
+def _by_a_user(origins: tuple[Origin, ...]) -> bool:
+    """Whether anybody but a shipped level says so, whose word alone does not accept a risk."""
+    return any(origin.source is not Source.BUILTIN for origin in origins)
 
 
 def _kind(select: Selector) -> Kind:

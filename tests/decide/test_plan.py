@@ -180,8 +180,8 @@ def test_a_hidden_register_in_use_needs_its_risk_and_nothing_else() -> None:
             "VENDOR_HYP_BMAP_2",
             "accept-risk",
             (
-                "hidden from the VM; the guest reads 0x3 there now and then what nobody listed "
-                "(risk guest-visible)"
+                "hidden from the VM; the guest reads DISCOVER_IMPL_VER, DISCOVER_IMPL_CPUS there "
+                "now and then what nobody listed (risk guest-visible)"
             ),
         )
     ]

@@ -24,7 +24,7 @@ def test_plan_for_both_ways_keeps_its_promise_in_every_pair() -> None:
         key = entry.fingerprint.provenance.machine, entry.name.rpartition("/")[2]
         hosts[key].append(Subject(entry.name, entry.fingerprint, None))
     pairs = [pair for same in hosts.values() for pair in combinations(same, 2)]
-    risks = set()
+    risks, lost = set(), set()
     for one, other in pairs:
         plans = both_ways(one, other)
         united = plans[0][1].policy.union(plans[1][1].policy)
@@ -39,6 +39,10 @@ def test_plan_for_both_ways_keeps_its_promise_in_every_pair() -> None:
             if plan.entries:
                 assert judge(move, policy_of(move)).answer is Answer.FAILS
             risks.add(again.risk)
+            lost |= {
+                event.outcome.name for event in again.events if event.outcome.risk is Risk.LOSSY
+            }
     assert len(pairs) > 300
-    # nothing of a guest is on a host that only was started, so nothing can be lost
-    assert risks == {Risk.NONE, Risk.LOSSLESS, Risk.GUEST_VISIBLE}
+    assert risks == set(Risk)
+    # nothing of a guest is on a host that only was started; but a counter runs from then on
+    assert lost == {"CNTPCT_EL0"}

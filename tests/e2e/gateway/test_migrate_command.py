@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -79,7 +79,7 @@ def test_the_whole_move(words: tuple[str, ...], mode: str, channels: int, rig: A
         rig.runs_on()
 
 
-DECIDED_FIRST = {
+DECIDED_FIRST: dict[str, Callable[[Any], tuple[str, str]]] = {
     "a fingerprint": lambda rig: ("--source-fingerprint", str(rig.folder / "source.json")),
     "its QEMU": lambda rig: ("--source-qemu", str(rig.qemu_release(POINT).launcher)),
 }
@@ -292,8 +292,8 @@ def test_tls_on_both_sides(rig: Any, credentials: Any) -> None:
     with two(rig, OLD, POINT) as (source, destination):
         rig.with_credentials(source, credentials("one"), "client")
         rig.with_credentials(destination, credentials("two"), "server")
-        words = ("--tls-listen", credentials("one"), "--tls-connect", credentials("two"))
-        words += ("--tls-hostname", "localhost", "--multifd", "2")
+        words = ["--tls-listen", credentials("one"), "--tls-connect", credentials("two")]
+        words += ["--tls-hostname", "localhost", "--multifd", "2"]
         done = subprocess.run(
             command(rig, POINT, *map(str, words)), capture_output=True, text=True, timeout=LIMIT
         )
