@@ -33,6 +33,8 @@ _USUAL_OFFSET = 568
 """Payload offset of the list in QEMU 5.2 to 11.1."""
 _PC_OFFSET = 16 * 4 + 32 * 8
 """env.regs and env.xregs come before env.pc."""
+_PC_IN_REGS = slice(15 * 4, 16 * 4)
+"""R15 of AArch32, which holds the entry point after reset."""
 _ARCHES = (0x4, 0x6)
 _SCAN_LIMIT = 8_192
 _FEATURES_FIELD = "env.features"
@@ -62,6 +64,13 @@ class CpuState:
     def instance(self) -> int:
         """The vCPU's number."""
         return self.section.instance
+
+    @property
+    def untouched(self) -> bool:
+        """Whether every general register is 0, as after reset: programs leave something there."""
+        general = bytearray(self.section.payload[:_PC_OFFSET])
+        general[_PC_IN_REGS] = bytes(4)
+        return not any(general)
 
     @property
     def list_length(self) -> int:

@@ -25,9 +25,10 @@ from armferry.stream.events import (
 )
 from armferry.stream.wire import Command
 
-__all__ = ["SavedCollector", "SavedState", "cpus_of", "run_state_of"]
+__all__ = ["SavedCollector", "SavedState", "cpus_of", "never_ran", "run_state_of"]
 
 _GLOBAL_STATE = "globalstate"
+_NOT_STARTED = "prelaunch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class SavedState:
     @property
     def fresh(self) -> bool:
         """Whether the guest had not run yet."""
-        return self.run_state == "prelaunch"
+        return never_ran(self.sections, self.cpus)
 
 
 class SavedCollector:
@@ -152,6 +153,15 @@ class SavedCollector:
             size,
             postcopy=True,
         )
+
+
+def never_ran(sections: Iterable[DeviceSection], cpus: Iterable[CpuState]) -> bool:
+    """Whether the guest has not run since its reset.
+
+    The run state alone does not tell: `prelaunch` is also a guest that `loadvm` has put back into
+    a QEMU started with -S (measured on 5.2.0 and 10.0.13).
+    """
+    return run_state_of(sections) == _NOT_STARTED and all(cpu.untouched for cpu in cpus)
 
 
 def run_state_of(sections: Iterable[DeviceSection]) -> str:

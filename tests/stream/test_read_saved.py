@@ -134,6 +134,20 @@ def test_what_recorded_guests_are(
     assert {len(cpu.registers) for cpu in saved.cpus} == {registers}
 
 
+@pytest.mark.parametrize("vcpu", [0, 1])
+@pytest.mark.parametrize("place", [0, 64 + 5 * 8, 64 + 31 * 8])  # R0, X5 and the stack pointer
+def test_a_guest_that_ran_is_not_fresh_though_qemu_says_prelaunch(
+    stream_named: Named, window_on: WindowOn, vcpu: int, place: int
+) -> None:
+    """loadvm into a QEMU that was started with -S leaves the run state as it was."""
+    stream = bytearray(stream_named("tcg_5.2.0_virt-5.2_cortex-a57_2"))
+    fresh = read_saved(window_on(bytes(stream)))
+    stream[fresh.cpus[vcpu].section.payload_offset + place] = 1
+    ran = read_saved(window_on(bytes(stream)))
+    assert (fresh.run_state, fresh.fresh) == ("prelaunch", True)
+    assert (ran.run_state, ran.fresh) == ("prelaunch", False)
+
+
 def test_a_postcopy_recording_is_read_and_never_rewritten(
     stream_named: Named, window_on: WindowOn
 ) -> None:

@@ -18,14 +18,12 @@ from armferry.stream import CpuState, rewrite_cpu
 from armferry.stream.description import DeviceLayout, StructLayout
 from armferry.stream.events import DeviceSection
 from armferry.stream.rewrite import rewrite_description, rewrite_sections
-from armferry.stream.saved import cpus_of, run_state_of
+from armferry.stream.saved import cpus_of, never_ran
 
 __all__ = ["Judge", "Judgement", "PolicyFor"]
 
 PolicyFor = Callable[[str, Accelerator], Policy]
 """The policy for a machine type ("virt-10.0") under the destination's accelerator."""
-
-_FRESH = "prelaunch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +116,7 @@ class Judge:
     def __call__(self, machine: str, sections: Sequence[DeviceSection]) -> Judgement:
         """The decision on these sections. Raises StreamError, PolicyError."""
         cpus = cpus_of(sections, sections[0].offset if sections else 0)
-        fresh = run_state_of(sections) == _FRESH
+        fresh = never_ran(sections, cpus)
         lists = [cpu.registers for cpu in cpus]
         destination = self._destination
         layouts = Layouts(
