@@ -22,6 +22,7 @@ from armferry.lab.matrix import record_all, run_matrix
 from armferry.lab.matrix_text import matrix_json, matrix_lines, tally
 from armferry.lab.naming import KERNEL, QEMU, host_named, qemu_inside
 from armferry.lab.nested import NestedQemu
+from armferry.lab.recording import host_key
 
 __all__ = ["add_parsers"]
 
@@ -84,7 +85,8 @@ def run_the_matrix(arguments: argparse.Namespace) -> int:
         for kernel, cpu, release in product(arguments.kernels, arguments.cpus, arguments.qemus)
     ]
     with _steps("recording") as progress:
-        recordings = record_all(hosts, progress)
+        # a kernel may have been named twice, by its series and by its release
+        recordings = record_all(dict.fromkeys(hosts), progress)
     with _steps("moving") as progress:
         cells = run_matrix(recordings, progress)
     text = "\n".join(matrix_lines(cells)) + "\n"
@@ -105,7 +107,7 @@ def run_gate(arguments: argparse.Namespace) -> int:
     qemu = NestedQemu(arguments.machine)
     ends = (arguments.old, arguments.new)
     hosts = [(host_named(words, arguments.cpu), qemu) for words in ends]
-    if hosts[0] == hosts[1]:
+    if host_key(*hosts[0]) == host_key(*hosts[1]):
         named = " and ".join(map(" ".join, ends))
         raise ArmferryError(f"{named} are one and the same host")
     with _steps("recording") as progress:

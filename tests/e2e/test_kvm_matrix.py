@@ -117,7 +117,8 @@ def test_the_gate_judges_an_update_of_the_kernel(capsys: pytest.CaptureFixture[s
         assert [one.answer for one in verdicts] == [Answer.WORKS_WITH_POLICY, Answer.FAILS]
 
     # the same by the command, from the cache
-    words = ["--kernels", "6.12", "6.17", "--machine", "virt-10.0", "--json"]
+    twice = ["6.12", old.spec.kernel.release, "6.17"]
+    words = ["--kernels", *twice, "--machine", "virt-10.0", "--json"]
     assert main(["lab", "matrix", *words]) == 0
     assert json.loads(capsys.readouterr().out) == document
     gate_words = ["--old", "6.12", "--new", "6.17", "--machine", "virt-10.0"]
@@ -130,6 +131,8 @@ def test_the_gate_judges_an_update_of_the_kernel(capsys: pytest.CaptureFixture[s
     deb_words = ["--old", debs[0], "--new", debs[1], "--machine", "virt-10.0"]
     assert main(["lab", "gate", *deb_words]) == 2
     assert capsys.readouterr().out == printed
+    assert main(["lab", "gate", "--old", "6.12", "--new", debs[0]]) == 3
+    assert capsys.readouterr().err.endswith(f"6.12 and {debs[0]} are one and the same host\n")
     assert main(["lab", "gate", *deb_words, "--json"]) == 2
     document = json.loads(capsys.readouterr().out)
     assert document.keys() == documented("lab gate")
