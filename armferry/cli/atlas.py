@@ -62,6 +62,13 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     recorder.add_argument(
         "--machines", nargs="+", default=[], metavar="M", help="machine types for --qemus"
     )
+    recorder.add_argument(
+        "--kvm-qemus",
+        nargs="+",
+        default=[],
+        metavar="RELEASE",
+        help="releases to record under the KVM of a lab host",
+    )
     recorder.add_argument("--cpus", nargs="+", required=True, metavar="CPU", help="CPU models")
     recorder.add_argument(
         "--folder",
@@ -150,13 +157,13 @@ def run_why(arguments: argparse.Namespace) -> int:
 
 def run_record(arguments: argparse.Namespace) -> int:
     """Records what is not in the folder yet, then packs it."""
-    from armferry.lab.atlas_record import KvmEntry, QemuEntry, record
+    from armferry.lab.atlas_record import KvmEntry, LayoutEntry, QemuEntry, record
     from armferry.lab.kernels import KernelStore
     from armferry.lab.qemu_install import resolve
 
     if arguments.qemus and not arguments.machines:
         raise ArmferryError("--qemus needs --machines: the machine types to record")
-    entries: list[KvmEntry | QemuEntry] = [
+    entries: list[KvmEntry | LayoutEntry | QemuEntry] = [
         KvmEntry(kernel, cpu)
         for cpu in arguments.cpus
         for kernel in [KernelStore().get(request).release for request in arguments.kernels]

@@ -7,7 +7,7 @@ work: what is there is not recorded again. `armferry.hosts.atlas` packs such a f
 import json
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,13 @@ from armferry.hosts.machine import MachineSpec
 from armferry.hosts.probe import fingerprint_of_qemu, qemu_version
 from armferry.lab.host import HostSpec, LabHost, outer_qemu
 from armferry.lab.kernels import KernelStore
+from armferry.lab.nested import NestedQemu
 from armferry.lab.qemu_install import install
+from armferry.lab.recording import record as record_host
+from armferry.lab.recording import recorded
 from armferry.lab.releases import Release, release_named
 
-__all__ = ["AtlasRecordFault", "KvmEntry", "QemuEntry", "record"]
+__all__ = ["AtlasRecordFault", "KvmEntry", "LayoutEntry", "QemuEntry", "record"]
 
 # What the newest architecture has, only the newest QEMU emulates; its own algorithm for pointer
 # authentication is much faster under emulation.
@@ -31,6 +34,9 @@ _NEWEST_QEMU = "trixie-backports"
 _AT_ONCE = 2
 _TIME_LIMIT = 240.0
 _USERLAND = "trixie"
+# On what a QEMU is recorded: its sections are the same on each kernel and for each machine type
+# (tests/e2e/test_kvm_matrix.py).
+_LAYOUT_KERNEL, _LAYOUT_MACHINE = "6.12", "virt-7.2"
 
 
 class AtlasRecordFault(EnvironmentFault):
@@ -50,10 +56,7 @@ class KvmEntry:
 
     def boot(self) -> LabHost:
         """A host with that kernel on that CPU model. Raises `LabHostFault`."""
-        newest = self.cpu == _NEWEST
-        program = install(release_named(_NEWEST_QEMU)).launcher if newest else outer_qemu()
-        cpu = _NEWEST_MODEL if newest else self.cpu
-        spec = HostSpec(KernelStore().get(self.kernel), release_named(_USERLAND), cpu=cpu)
+        spec, program = _host(self.kernel, self.cpu, release_named(_USERLAND))
         return LabHost(spec, program, boot_limit=_TIME_LIMIT)
 
     def record(self) -> dict[str, Any]:
@@ -104,8 +107,56 @@ class QemuEntry:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class LayoutEntry:
+    """The sections that a QEMU release saves under KVM with `-cpu host` on a CPU model.
+
+    They are the same for every kernel and machine type; `armferry.hosts.atlas` puts them beside
+    the list of whatever kernel is asked for.
+    """
+
+    release: Release
+    cpu: str
+
+    @property
+    def name(self) -> str:
+        return f"qemu-{self.release.version}/kvm/{self.cpu}"
+
+    def record(self) -> dict[str, Any]:
+        """The fingerprint document and how it was made, from one boot of the lab."""
+        spec, program = _host(_LAYOUT_KERNEL, self.cpu, self.release)
+        qemu = NestedQemu(_LAYOUT_MACHINE)
+        recording = recorded(spec, qemu)
+        if recording is None:
+            with LabHost(spec, program, boot_limit=_TIME_LIMIT) as host:
+                recording = record_host(host, qemu)
+        found = recording.destination().fingerprint
+        about = replace(found.provenance, machine="")
+        outer = f"QEMU {qemu_version(program).version}, -cpu {spec.cpu}"
+        return {
+            "made": {
+                "command": f"armferry atlas record --kvm-qemus {self.release.version} "
+                f"--cpus {self.cpu}",
+                "package": f"qemu-system-arm of {self.release.suite}",
+                "suite": self.release.suite,
+                "under": f"Linux {spec.kernel.release}, {outer}",
+            },
+            "fingerprint": json.loads(dump(replace(found, provenance=about))),
+        }
+
+
+def _host(kernel: str, cpu: str, userland: Release) -> tuple[HostSpec, Path]:
+    """The host, and the QEMU that emulates it."""
+    newest = cpu == _NEWEST
+    program = install(release_named(_NEWEST_QEMU)).launcher if newest else outer_qemu()
+    model = _NEWEST_MODEL if newest else cpu
+    return HostSpec(KernelStore().get(kernel), userland, cpu=model), program
+
+
 def record(
-    entries: Iterable[KvmEntry | QemuEntry], folder: Path, done: Callable[[str, str], None]
+    entries: Iterable[KvmEntry | LayoutEntry | QemuEntry],
+    folder: Path,
+    done: Callable[[str, str], None],
 ) -> int:
     """Record into `folder` what is not there yet, two at a time; how many could not be.
 
@@ -113,7 +164,7 @@ def record(
     """
     folder.mkdir(parents=True, exist_ok=True)
 
-    def one(entry: KvmEntry | QemuEntry) -> bool:
+    def one(entry: KvmEntry | LayoutEntry | QemuEntry) -> bool:
         path = folder / f"{entry.name.replace('/', '_')}.json"
         if path.exists():
             return True

@@ -63,7 +63,11 @@ def test_every_entry_is_a_fingerprint_that_says_how_it_was_made() -> None:
         assert entry.made["command"].startswith("armferry atlas record ")
         assert entry.cpu in entry.made["command"]
         assert entry.release in entry.made["command"]
-        if entry.is_qemu:
+        if entry.is_qemu and entry.under_kvm:
+            assert found.accelerator is Accelerator.KVM
+            assert (about.qemu, about.machine) == (entry.release, "")
+            assert found.devices
+        elif entry.is_qemu:
             assert found.accelerator is Accelerator.TCG
             assert (about.qemu, about.machine) == (entry.release, entry.machine)
             assert found.devices
@@ -77,8 +81,8 @@ def test_tcr2_is_on_every_cpu_of_6_12_and_then_only_where_the_cpu_has_it() -> No
     assert _spans("TCR2_EL1") == [("5.10", "6.1", None), ("6.12", "6.12", 0), ("6.16", "7.3", None)]
     condition = condition_of(parse_register("TCR2_EL1"))
     assert condition is not None
-    assert condition.on == parse_register("ID_AA64MMFR3_EL1")
-    assert (condition.field, condition.since) == ("TCRX", "6.13")
+    assert condition.fields == ((parse_register("ID_AA64MMFR3_EL1"), "TCRX"),)
+    assert condition.since == "6.13"
 
 
 @pytest.mark.parametrize(
@@ -169,6 +173,28 @@ def test_a_folder_is_packed_kernels_first_oldest_first(tmp_path: Path) -> None:
         document = {"name": entry.name, "made": dict(entry.made), "fingerprint": entry.document}
         (tmp_path / f"{number}.json").write_text(json.dumps(document))
     assert len(pack(tmp_path)) > 100
+
+
+def test_a_kernel_and_a_qemu_are_put_together() -> None:
+    """Every kernel on every CPU with every QEMU that a lab host can have inside."""
+    kernels = read_atlas().kernels
+    for entry in kernels:
+        for version in ("7.2.22", "10.0.13", "11.1.3"):
+            both = read_atlas().find(f"{entry.name}/qemu-{version}")
+            assert both.name == f"{entry.name}/qemu-{version}"
+            assert both.cpu == entry.cpu
+            assert both.made["command"] == entry.made["command"]
+            assert both.made["sections command"].startswith("armferry atlas record --kvm-qemus ")
+            about = both.fingerprint.provenance
+            assert (about.qemu, about.machine) == (version, "")
+            assert about.kernel == f"{entry.release}-cloud-arm64"
+            assert both.fingerprint.cpus == entry.fingerprint.cpus
+            assert both.fingerprint.writable == entry.fingerprint.writable
+            assert {device.name for device in both.fingerprint.devices} >= {"cpu", "timer"}
+    assert len(kernels) == len(SERIES) * 6
+    with pytest.raises(UnknownEntry) as unknown:
+        read_atlas().find(f"6.12/{N1}/qemu-9.0")
+    assert str(unknown.value).startswith(f"atlas:qemu-9.0/kvm/{N1}: the atlas has no qemu-9.0; ")
 
 
 def test_every_cpu_has_every_kernel() -> None:

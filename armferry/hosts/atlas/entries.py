@@ -1,9 +1,12 @@
 """Entries of the atlas: a fingerprint each, by name, and how it was made.
 
 An entry of a kernel is `RELEASE/CPU`, what its KVM gives a VM on that CPU model; one of a QEMU is
-`qemu-VERSION/MACHINE/CPU`, what it gives a VM under TCG. A beginning of the release or version
-names the newest one that continues it: `6.12/neoverse-n1`. All of them are in one compressed JSON
-document beside this module; the lab records them (`armferry.lab.atlas_record`).
+`qemu-VERSION/MACHINE/CPU`, what it gives a VM under TCG, and `qemu-VERSION/kvm/CPU`, what it saves
+under KVM. There the kernel alone makes the list and QEMU alone the sections, so that
+`RELEASE/CPU/qemu-VERSION` is the list of the one with the sections of the other. A beginning of
+the release or version names the newest one that continues it: `6.12/neoverse-n1`. All of them are
+in one compressed JSON document beside this module; the lab records them
+(`armferry.lab.atlas_record`).
 """
 
 import json
@@ -25,6 +28,7 @@ FORMAT = "armferry-atlas"
 VERSION = 1
 _FILE = "atlas.json.xz"
 _QEMU = "qemu-"
+_KVM = "kvm"
 
 
 class UnknownEntry(ArmferryError):
@@ -46,13 +50,18 @@ class Entry:
 
     @property
     def cpu(self) -> str:
-        """The CPU model: the host's for a kernel, the guest's for a QEMU."""
-        return self.name.rpartition("/")[2]
+        """The CPU model: the host's under KVM, the guest's under TCG."""
+        return self.name.split("/")[2 if self.is_qemu else 1]
 
     @property
     def machine(self) -> str:
-        """The machine type of a QEMU's entry, empty for a kernel's."""
-        return self.name.split("/")[1] if self.is_qemu else ""
+        """The machine type of a QEMU's entry under TCG, empty for the others."""
+        return self.name.split("/")[1] if self.is_qemu and not self.under_kvm else ""
+
+    @property
+    def under_kvm(self) -> bool:
+        """Whether the host's kernel made the list."""
+        return not self.is_qemu or self.name.split("/")[1] == _KVM
 
     @property
     def is_qemu(self) -> bool:
@@ -68,7 +77,7 @@ class Entry:
         """As if it had just been recorded, but for where it came from: `how` is `atlas`."""
         found = parse(json.dumps(self.document).encode(), f"atlas:{self.name}")
         about = replace(found.provenance, how="atlas")
-        if not self.is_qemu:
+        if self.under_kvm:
             about = replace(about, cpu=f"host ({self.cpu})")
         return replace(found, provenance=about)
 
@@ -86,6 +95,9 @@ class Atlas:
     def find(self, text: str) -> Entry:
         """The entry that `text` names. Raises UnknownEntry, which says what there is instead."""
         first, *rest = text.split("/")
+        if len(rest) == 2 and rest[1].startswith(_QEMU):
+            kernel, qemu = self.find(f"{first}/{rest[0]}"), self.find(f"{rest[1]}/{_KVM}/{rest[0]}")
+            return _with_sections(kernel, qemu)
         wanted_qemu = first.startswith(_QEMU)
         same = [entry for entry in self.entries if entry.is_qemu is wanted_qemu]
         fitting = {entry.release: entry for entry in same if entry.name.split("/")[1:] == rest}
@@ -106,6 +118,27 @@ class Atlas:
             f"atlas:{text}: of {first} the atlas has {', '.join(dict.fromkeys(others))}: write"
             f" atlas:{first}/{others[0]}"
         )
+
+
+def _with_sections(kernel: Entry, qemu: Entry) -> Entry:
+    """The list of a kernel with the sections that a QEMU saves under KVM."""
+    sections = qemu.document
+    about = {**kernel.document["provenance"], "qemu": sections["provenance"]["qemu"]}
+    return Entry(
+        {
+            "name": f"{kernel.name}/{_QEMU}{qemu.release}",
+            "made": {
+                **kernel.made,
+                **{f"sections {key}": value for key, value in qemu.made.items()},
+            },
+            "fingerprint": {
+                **kernel.document,
+                "provenance": about,
+                "devices": sections["devices"],
+                "features": sections["features"],
+            },
+        }
+    )
 
 
 @cache
