@@ -213,6 +213,7 @@ def _gateways(
                 keep=arguments.keep,
                 log=log,
                 on_outcome=on_outcome,
+                on_rejected=_say_rejected,
             )
         )
         print(f"listening on {listener.address} for {dialer.address}", file=sys.stderr, flush=True)
@@ -240,6 +241,11 @@ def _on_signals(gateways: list[Gateway]) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+
+
+def _say_rejected(peer: str, reason: str) -> None:
+    with contextlib.suppress(OSError):
+        print(f"turned away: {peer}: {reason}", file=sys.stderr, flush=True)
 
 
 def _show(outcome: Outcome, as_json: bool) -> None:

@@ -65,6 +65,17 @@ def test_refusal_is_told_and_returned(hosts: Path) -> None:
     )
 
 
+def test_connection_that_is_no_migration_is_told(hosts: Path) -> None:
+    done = gateway(
+        "--listen=exec:echo hello", f"--connect=exec:cat > {hosts}/out", "--to", f"{hosts}/old"
+    )
+    assert done.returncode == 4
+    assert done.stderr.endswith(
+        "\nturned away: exec:echo hello: the connection is no QEMU migration stream\n"
+    )
+    assert not (hosts / "out").exists()
+
+
 def test_policy_options_make_it_work(hosts: Path) -> None:
     allowed = ("--safe-missing-regs", "ID_AA64ISAR0_EL1")
     done = through(hosts, "--to", f"{hosts}/new", *allowed, "--json")

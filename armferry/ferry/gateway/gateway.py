@@ -58,7 +58,8 @@ class Gateway:
 
     `run` returns when the first move has ended, or, with `keep`, when `stop` was called; a move
     that still runs then is carried to its end. `context` terminates TLS from the sources.
-    `on_outcome` is called with each outcome, from a thread of the gateway.
+    `on_outcome` is called with each outcome, from a thread of the gateway, and `on_rejected` with
+    the peer of each connection that was turned away and the reason.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Gateway:
         keep: bool = False,
         log: Log | None = None,
         on_outcome: Callable[[Outcome], None] | None = None,
+        on_rejected: Callable[[str, str], None] | None = None,
     ) -> None:
         self._listener = listener
         self._dialer = dialer
@@ -81,6 +83,7 @@ class Gateway:
         self._keep = keep
         self._log = log or Log()
         self._on_outcome = on_outcome
+        self._on_rejected = on_rejected
         self._numbers = itertools.count(1)
         self._arrivals: list[_Arrival] = []
         self._arrived: queue.SimpleQueue[_Arrival | None] = queue.SimpleQueue()
@@ -277,3 +280,5 @@ class Gateway:
         self.rejected = reason
         self._log.write("rejected", peer=channel.name, reason=reason)
         channel.abort()
+        if self._on_rejected is not None:
+            self._on_rejected(channel.name, reason)
