@@ -228,8 +228,7 @@ class _Merge:
 
     def _pinned(self, index: int, value: int) -> Outcome | None:
         """The outcome of a firmware version that kvm-psci-version pins, None for any other."""
-        register = describe(index)
-        if register.name != "PSCI_VERSION" or self._policy.psci_version is None:
+        if self._policy.psci_version is None or describe(index).name != "PSCI_VERSION":
             return None
         pinned = self._policy.psci_version.value
         own = self._destination.registers[index]
