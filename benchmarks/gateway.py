@@ -129,6 +129,8 @@ def _move(way: str, relay: str, memory: Path, fingerprint: Path, mebibytes: int)
             machine.execute("migrate-set-capabilities", on)
             if channels:
                 machine.execute("migrate-set-parameters", {"multifd-channels": channels})
+        # else QEMU stops the guest when what is left fits into 300 ms, and the pause is that
+        source.execute("migrate-set-parameters", {"downtime-limit": 1})
         destination.execute("migrate-incoming", {"uri": out})
         with _relay(relay, into, out, fingerprint) as process:
             idle = 0.0 if process is None else _cpu(process.pid)
