@@ -86,6 +86,26 @@ def test_channels_of_two_moves_go_where_their_main_channels_went(
     assert channels == {1: 2, 2: 1}
 
 
+def test_connections_that_wait_for_nothing_are_bounded(
+    carry: Carry, stream: bytes, judge: Judge, destination: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A source that never opens its main channel cannot fill this machine, nor stop another."""
+    monkeypatch.setattr("armferry.ferry.gateway.gateway._MOST_WAITING", 8)
+    with carry(judge, destination.address) as running:
+        waiting = []
+        for _ in range(12):
+            waiting.append(running.connect())
+            waiting[-1].sendall(MULTIFD)
+            time.sleep(0.05)
+        until(lambda: len(running.rejections) == 4, running.log.getvalue)
+        assert set(running.rejections) == {"too many connections wait for a main channel"}
+        for one in waiting:
+            one.close()
+        until(lambda: len(running.rejections) == 12, running.log.getvalue)
+        send(running.connect(), stream)
+        assert running.outcome().ending is Ending.COMPLETED
+
+
 def test_stop_still_takes_the_channels_of_a_move_that_runs(
     carry: Carry, stream: bytes, judge: Judge, destination: Any
 ) -> None:
