@@ -1,7 +1,7 @@
 """Runs inside a lab host: a wrapped QEMU under KVM carries a guest for a while and saves it.
 
-Arguments: where the guest comes from (`-` for nowhere), the ticks to wait for, QEMU's further
-words. Prints one JSON object.
+Arguments: where the guest comes from (`-` for nowhere), the ticks to wait for, the machine type,
+QEMU's further words. Prints one JSON object.
 """
 
 import json
@@ -33,9 +33,9 @@ def _until(done: "object", what: str, process: "subprocess.Popen[bytes]") -> Non
 
 def main() -> None:
     """One stay of the guest on this host."""
-    source, lines, words = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
+    source, lines, machine, words = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4:]
     command = [sys.executable, "-m", "armferry.wrapper.start", *words]
-    command += ["-M", "virt-10.0,gic-version=3", "-accel", "kvm", "-m", "64", "-nodefaults"]
+    command += ["-M", f"{machine},gic-version=3", "-accel", "kvm", "-m", "64", "-nodefaults"]
     command += ["-display", "none", "-kernel", "/guest/kernel.elf"]
     command += ["-chardev", f"file,id=s,append=on,path={SERIAL}", "-serial", "chardev:s"]
     command += ["-qmp", f"unix:{MONITOR},server=on,wait=off"]

@@ -1,4 +1,4 @@
-"""kvm-psci-version on a QEMU that lacks it, under KVM of real kernels."""
+"""The properties under KVM of real kernels, kvm-psci-version on a QEMU that lacks it among them."""
 
 import json
 from pathlib import Path
@@ -22,20 +22,26 @@ PINNED = "host,kvm-psci-version=1.1"
 class Stay:
     """One host that a guest stays on for a while."""
 
-    def __init__(self, host: LabHost, guest: Path, folder: Path) -> None:
+    def __init__(
+        self, host: LabHost, guest: Path, folder: Path, machine: str = "virt-10.0"
+    ) -> None:
         self._host = host
         self._folder = folder
+        self._machine = machine
         host.put("/guest/kernel.elf", guest.read_bytes())
         host.put("/guest/in_host.py", IN_HOST.read_bytes())
 
-    def run(self, cpu: str, came: bytes, serial: bytes, lines: int = 12) -> dict[str, Any]:
+    def run(
+        self, cpu: str, came: bytes, serial: bytes, *words: str, lines: int = 12
+    ) -> dict[str, Any]:
         """What the host says after the guest ran on it."""
         self._host.put("/tmp/serial", serial)
         source = "-"
         if came:
             self._host.put("/tmp/came", came)
             source = "/tmp/came"
-        command = ["python3", "/guest/in_host.py", source, str(lines), "-cpu", cpu]
+        command = ["python3", "/guest/in_host.py", source, str(lines), self._machine]
+        command += ["-cpu", cpu, *words]
         done = self._host.run(command, time_limit=300)
         assert done.exit_code == 0, done.stderr.decode()
         answer: dict[str, Any] = json.loads(done.stdout)
@@ -59,8 +65,8 @@ def _log(serial: bytes, folder: Path) -> GuestLog:
     return GuestLog.read(path)
 
 
-def _host(kernel: str) -> LabHost:
-    return LabHost(HostSpec(KernelStore().get(kernel), release_named("trixie")))
+def _host(kernel: str, suite: str = "trixie") -> LabHost:
+    return LabHost(HostSpec(KernelStore().get(kernel), release_named(suite)))
 
 
 def test_pinned_guest_starts_on_a_new_kernel_and_moves_to_an_old_one_and_back(
@@ -101,6 +107,54 @@ def test_pinned_guest_starts_on_a_new_kernel_and_moves_to_an_old_one_and_back(
     assert end.last > log.last
 
 
+GONE = (0x603000000013C103, 0x603000000013C512, 0x603000000013C513)  # TCR2_EL1, PIRE0_EL1, PIR_EL1
+OSLSR = 0x603000000013808C
+MISSION = (
+    "-global",
+    "arm-cpu.x-mig-safe-missing-regs=0x603000000013c103,,0x603000000013c512,,0x603000000013c513",
+    "-global",
+    f"arm-cpu.x-mig-hidden-regs={OSLSR:#x}",
+)
+
+
+@pytest.mark.parametrize(
+    ("suite", "machine"),
+    [
+        pytest.param("bookworm", "virt-7.2", marks=pytest.mark.full),
+        pytest.param("trixie", "virt-10.0", marks=pytest.mark.full),
+        # its level says nothing of these registers: only the command line does
+        ("trixie-backports", "virt-10.2"),
+    ],
+)
+def test_command_lines_of_the_mission(
+    suite: str, machine: str, guest_kernel: Path, tmp_path: Path
+) -> None:
+    """`-cpu` and two `-global`, with what the machine's level lists, on a guest that moves."""
+    with _host("6.12", suite) as host:
+        here = Stay(host, guest_kernel, tmp_path, machine)
+        said = here.run("host", b"", b"")
+        assert said.get("exit") == 0, said
+        state, registers = here.state()
+        serial = here.serial()
+    assert set(GONE) <= set(registers)
+    before = _log(serial, tmp_path)
+
+    with _host("6.17", suite) as host:
+        there = Stay(host, guest_kernel, tmp_path, machine)
+        said = there.run(f"host,x-mig-hidden-regs={BITMAP_2:#x}", state, serial, *MISSION)
+        assert said.get("exit") == 0, said
+        _, registers = there.state()
+        serial = there.serial()
+        if machine == "virt-10.2":  # what stands in the way without them is named
+            there = Stay(host, guest_kernel, tmp_path, machine)
+            said = there.run("host", state, b"")
+            assert "TCR2_EL1" in said["stderr"], said
+    after = _log(serial, tmp_path)
+    assert after.faults() == ()
+    assert after.last > before.last
+    assert set(registers).isdisjoint((*GONE, BITMAP_2, OSLSR))
+
+
 def test_a_version_that_the_kernel_lacks_is_told_before_qemu_starts(
     guest_kernel: Path, tmp_path: Path
 ) -> None:
@@ -112,5 +166,14 @@ def test_a_version_that_the_kernel_lacks_is_told_before_qemu_starts(
             "stderr": (
                 "qemu-system-aarch64: kvm-psci-version=1.3: this host's kernel offers PSCI 1.1 "
                 "at most\n"
+            ),
+        }
+        said = Stay(old, guest_kernel, tmp_path).run(PINNED, b"", b"", "-preconfig")
+        assert said == {
+            "failed": "ticks",
+            "status": 3,
+            "stderr": (
+                "qemu-system-aarch64: kvm-psci-version=1.1: this QEMU lacks the property, and with "
+                "-preconfig the guest cannot be given its version before it starts\n"
             ),
         }
