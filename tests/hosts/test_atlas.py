@@ -179,7 +179,7 @@ def test_a_kernel_and_a_qemu_are_put_together() -> None:
     """Every kernel on every CPU with every QEMU that a lab host can have inside."""
     kernels = read_atlas().kernels
     for entry in kernels:
-        for version in ("7.2.22", "10.0.13", "11.1.3"):
+        for version in ("7.2.22", "10.0.2", "10.0.13", "11.1.3"):
             both = read_atlas().find(f"{entry.name}/qemu-{version}")
             assert both.name == f"{entry.name}/qemu-{version}"
             assert both.cpu == entry.cpu
