@@ -136,7 +136,7 @@ class Crossing:
         self.destination = destination
         self.way = way
         self._stack = contextlib.ExitStack()
-        self.inward = self._address(folder / "in")
+        self.inward = self._address(folder / "in", 0)
         self.outward = self._address(folder / "out")
         listener = self._stack.enter_context(
             contextlib.closing(Listener(parse_address(self.inward)))
@@ -164,10 +164,12 @@ class Crossing:
         self.outcomes: list[Outcome] = []
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def _address(self, path: Path) -> str:
+    def _address(self, path: Path, port: int | None = None) -> str:
         if self.way.transport == "unix":
             return f"unix:{path}"
         host = "[::1]" if self.way.transport == "tcp6" else "127.0.0.1"
+        if port is not None:
+            return f"tcp:{host}:{port}"
         family = socket.AF_INET6 if self.way.transport == "tcp6" else socket.AF_INET
         with socket.socket(family) as probe:
             probe.bind((host.strip("[]"), 0))

@@ -4,13 +4,11 @@ import contextlib
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,118 +22,166 @@ HALF = 4 << 20
 LIMIT = 30.0
 
 
-class Link:
-    """A network between the gateway and the destination, which the test spoils.
-
-    `spoil` is called with the number of bytes that have gone forward and the next piece; it
-    returns what is sent of it, or None to reset the connection.
-    """
-
-    def __init__(self, to: str, spoil: Callable[[int, bytes], bytes | None]) -> None:
-        self._to = to.removeprefix("unix:")
-        self._spoil = spoil
-        self._server = socket.socket(socket.AF_UNIX)
-        self._server.bind(f"{self._to}-link")
-        self._server.listen()
-        self.address = f"unix:{self._to}-link"
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.close()
-
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            near, _ = self._server.accept()
-            far = socket.socket(socket.AF_UNIX)
-            far.connect(self._to)
-            threading.Thread(target=self._back, args=(near, far), daemon=True).start()
-            self._forward(near, far)
-
-    def _forward(self, near: socket.socket, far: socket.socket) -> None:
-        gone = 0
-        with contextlib.suppress(OSError):
-            while piece := near.recv(65_536):
-                kept = self._spoil(gone, piece)
-                gone += len(piece)
-                if kept is None:
-                    break
-                far.sendall(kept)
-            else:
-                far.shutdown(socket.SHUT_WR)
-                return
-        for connection in (near, far):
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
-    def _back(self, near: socket.socket, far: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while piece := far.recv(65_536):
-                near.sendall(piece)
-            near.shutdown(socket.SHUT_WR)
+def reset(gone: int, piece: bytes) -> Iterator[bytes | None]:
+    yield None if gone > HALF else piece
 
 
-def reset(gone: int, piece: bytes) -> bytes | None:
-    return None if gone > HALF else piece
+def black_hole(gone: int, piece: bytes) -> Iterator[bytes | None]:
+    yield b"" if gone > HALF else piece
 
 
-def black_hole(gone: int, piece: bytes) -> bytes | None:
-    if gone > HALF:
-        time.sleep(5)
-        return b""
-    return piece
-
-
-def slow(gone: int, piece: bytes) -> bytes | None:
+def slow(gone: int, piece: bytes) -> Iterator[bytes | None]:
     time.sleep(0.002)
-    return piece
+    yield piece
 
 
-@pytest.mark.parametrize(
-    ("spoil", "reason"),
-    [(reset, "closed the connection"), (black_hole, "no byte has moved for 1 s")],
-)
-def test_link_that_breaks_leaves_the_guest_on_the_source(
-    spoil: Callable[[int, bytes], bytes | None], reason: str, rig: Any
-) -> None:
-    links: list[Link] = []
+SIDES = ("before", "through")
+"""The network between the source and the gateway, or beyond it."""
 
-    @contextlib.contextmanager
-    def through(to: str) -> Iterator[str]:
-        links.append(Link(to, spoil))
-        yield links[0].address
-        links[0].close()
 
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("spoil", [reset, black_hole])
+def test_link_that_breaks_leaves_the_guest_on_the_source(spoil: Any, side: str, rig: Any) -> None:
     way = rig.way(parameters={"max-bandwidth": 32 << 20})
+    limits = Limits(stall=1.0)
     with (
         rig.machines(OLD, POINT, hold=True) as (source, destination),
         rig.crossing(
-            source, destination, way, rig.judge(POINT), limits=Limits(stall=1.0), through=through
+            source,
+            destination,
+            way,
+            rig.judge(POINT),
+            limits=limits,
+            **{side: rig.spoiled(spoil)},
         ) as crossing,
     ):
         crossing.migrate()
         crossing.wait_source("failed")
         outcome = crossing.outcome()
-        assert outcome.ending is Ending.FAILED
-        assert reason in outcome.reason
+        if spoil is black_hole:
+            assert (outcome.ending, outcome.reason) == (Ending.FAILED, "no byte has moved for 1 s")
+        elif side == "before":
+            assert outcome.ending is Ending.CANCELLED
+        else:
+            assert outcome.ending is Ending.FAILED
+            assert "closed the connection" in outcome.reason
+        if side == "before":
+            assert outcome.before_state
         rig.wait_run_state(source, "running")
         rig.runs_on()
 
 
-def test_slow_link_is_only_slow(rig: Any) -> None:
-    @contextlib.contextmanager
-    def through(to: str) -> Iterator[str]:
-        link = Link(to, slow)
-        yield link.address
-        link.close()
-
+@pytest.mark.parametrize("side", SIDES)
+def test_slow_link_is_only_slow(side: str, rig: Any) -> None:
     with (
         rig.machines(OLD, POINT) as (source, destination),
-        rig.crossing(source, destination, rig.way(), rig.judge(POINT), through=through) as crossing,
+        rig.crossing(
+            source, destination, rig.way(), rig.judge(POINT), **{side: rig.spoiled(slow)}
+        ) as crossing,
     ):
         crossing.migrate()
         crossing.wait_source("completed")
         assert crossing.outcome().ending is Ending.COMPLETED
         rig.runs_on()
+
+
+class Switch:
+    """What happens to the bytes once the test says so; until then they pass."""
+
+    def __init__(self, spoil: Any) -> None:
+        self._spoil = spoil
+        self.on = threading.Event()
+
+    def __call__(self, gone: int, piece: bytes) -> Iterator[bytes | None]:
+        return self._spoil(gone, piece) if self.on.is_set() else iter((piece,))
+
+
+def slices(_: int, piece: bytes) -> Iterator[bytes | None]:
+    return (piece[at : at + 1] for at in range(len(piece)))
+
+
+def test_device_state_in_slices_of_one_byte_on_both_sides(rig: Any) -> None:
+    way = rig.way(capabilities=("return-path", "pause-before-switchover"))
+    before, beyond = Switch(slices), Switch(slices)
+    with (
+        rig.machines(OLD, POINT) as (source, destination),
+        rig.crossing(
+            source,
+            destination,
+            way,
+            rig.judge(POINT),
+            before=rig.spoiled(before),
+            through=rig.spoiled(beyond),
+        ) as crossing,
+    ):
+        crossing.migrate()
+        crossing.wait_source("pre-switchover")
+        before.on.set()
+        beyond.on.set()
+        source.execute("migrate-continue", {"state": "pre-switchover"})
+        crossing.wait_source("completed")
+        assert crossing.outcome().ending is Ending.COMPLETED
+        rig.wait_run_state(destination, "running")
+        rig.runs_on()
+
+
+def first_bytes(count: int, afterwards: bytes | None) -> Any:
+    """Lets so many bytes pass, then nothing, or resets."""
+    left = [count]
+
+    def spoil(_: int, piece: bytes) -> Iterator[bytes | None]:
+        kept, left[0] = piece[: left[0]], max(0, left[0] - len(piece))
+        yield kept
+        if not left[0]:
+            yield afterwards
+
+    return spoil
+
+
+@pytest.mark.parametrize("count", [1, 9_000, 20_000])
+def test_destination_killed_while_it_loads_the_device_state(count: int, rig: Any) -> None:
+    way = rig.way(capabilities=("return-path", "pause-before-switchover"))
+    beyond = Switch(first_bytes(count, b""))
+    with (
+        rig.machines(OLD, POINT, hold=True) as (source, destination),
+        rig.crossing(
+            source, destination, way, rig.judge(POINT), through=rig.spoiled(beyond)
+        ) as crossing,
+    ):
+        crossing.migrate()
+        crossing.wait_source("pre-switchover")
+        beyond.on.set()
+        source.execute("migrate-continue", {"state": "pre-switchover"})
+        while not any(one["event"] == "decided" for one in crossing.events):
+            time.sleep(0.01)
+        os.kill(destination.pid, signal.SIGKILL)
+        crossing.wait_source("failed")
+        assert crossing.outcome().ending is Ending.FAILED
+        rig.wait_run_state(source, "running")
+        rig.runs_on()
+
+
+@pytest.mark.full
+def test_device_state_cut_short_on_its_way_to_the_gateway(rig: Any) -> None:
+    """At every hundredth byte; each time the same source runs on and tries again."""
+    way = rig.way(capabilities=("return-path", "pause-before-switchover"))
+    with rig.machines(OLD, POINT, hold=True) as (source, first):
+        first.quit()
+        for count in range(0, 28_000, 100):
+            with rig.destination(POINT, hold=True) as destination:
+                cut = Switch(first_bytes(count, None))
+                with rig.crossing(
+                    source, destination, way, rig.judge(POINT), before=rig.spoiled(cut)
+                ) as crossing:
+                    crossing.migrate()
+                    crossing.wait_source("pre-switchover")
+                    cut.on.set()
+                    source.execute("migrate-continue", {"state": "pre-switchover"})
+                    crossing.wait_source("failed")
+                    assert crossing.outcome().before_state
+                    rig.wait_run_state(source, "running")
+                assert destination.wait() != 0
+            rig.runs_on(1)
 
 
 def test_destination_killed_while_it_loads(rig: Any) -> None:
@@ -161,10 +207,12 @@ def gateway_process(rig: Any, *words: str) -> Iterator[subprocess.Popen[str]]:
     fingerprint.write_text(rig.document(POINT))
     command = [sys.executable, "-m", "armferry", "gateway", "--to", str(fingerprint), *words]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        assert process.stderr.readline().startswith("listening on ")
-        yield process
-        process.kill()
+        try:
+            assert process.stderr is not None
+            assert process.stderr.readline().startswith("listening on ")
+            yield process
+        finally:
+            process.kill()
 
 
 def begin(rig: Any, source: Any, destination: Any, bandwidth: int) -> None:
@@ -209,33 +257,3 @@ def test_command_tells_how_it_ended(rig: Any) -> None:
         rig.wait_run_state(destination, "running")
         rig.runs_on()
     assert '"event": "decided"' in log.read_text()
-
-
-def test_recovery_of_a_postcopy_move_goes_through_the_gateway(rig: Any) -> None:
-    """The link breaks after the switch to postcopy: both sides pause and go on later."""
-    way = rig.way(
-        capabilities=("return-path", "postcopy-ram"), parameters={"max-bandwidth": 1 << 20}
-    )
-    with (
-        rig.machines(OLD, POINT) as (source, destination),
-        rig.crossing(source, destination, way, rig.judge(POINT), keep=True) as crossing,
-    ):
-        source.execute("migrate-set-parameters", {"max-postcopy-bandwidth": 1 << 20})
-        crossing.migrate()
-        crossing.wait_source("active")
-        time.sleep(0.3)
-        source.execute("migrate-start-postcopy")
-        crossing.wait_source("postcopy-active")
-        rig.wait_status(destination, "postcopy-active")
-        for move in crossing.gateway.moves:
-            move.fail(Ending.FAILED, "the network failed")
-        crossing.wait_source("postcopy-paused")
-        rig.wait_status(destination, "postcopy-paused")
-        again = Path(crossing.outward.removeprefix("unix:"))
-        again.unlink(missing_ok=True)
-        destination.execute("migrate-recover", {"uri": crossing.outward})
-        source.execute("migrate-set-parameters", {"max-postcopy-bandwidth": 0})
-        source.execute("migrate", {"uri": crossing.inward, "resume": True})
-        crossing.wait_source("completed")
-        rig.runs_on()
-    assert [one.mode for one in crossing.outcomes] == ["postcopy", "recovery"]

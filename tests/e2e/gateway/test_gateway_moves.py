@@ -229,3 +229,19 @@ def test_two_moves_one_after_the_other_through_one_gateway(rig: Any) -> None:
                 rig.wait_run_state(second, "running")
                 rig.runs_on()
         assert [one.ending for one in crossing.outcomes] == [Ending.CANCELLED, Ending.COMPLETED]
+
+
+def test_colo_is_refused_by_name_before_the_guest_is_paused(rig: Any) -> None:
+    way = rig.way(("return-path", "x-colo"), {"max-bandwidth": 1 << 20})
+    with (
+        rig.machines(OLD, POINT, hold=True) as (source, destination),
+        rig.crossing(source, destination, way, rig.judge(POINT)) as crossing,
+    ):
+        crossing.migrate()
+        crossing.wait_source("failed", "cancelled")
+        outcome = crossing.outcome()
+        assert "the stream uses COLO" in outcome.reason
+        assert "turn x-colo off" in outcome.reason
+        assert outcome.before_state
+        rig.wait_run_state(source, "running")
+        rig.runs_on()

@@ -84,3 +84,36 @@ def test_destination_with_a_wrong_certificate_is_refused(
             assert "certificate verify failed" in outcome.reason
             rig.wait_run_state(source, "running")
             rig.runs_on()
+
+
+def test_tls_that_the_gateway_does_not_end_is_refused_by_name(
+    rig: Any, credentials: Credentials
+) -> None:
+    with rig.machines(OLD, POINT) as (source, destination):
+        rig.with_credentials(source, credentials("one"), "client")
+        with rig.crossing(source, destination, rig.way(), rig.judge(POINT)) as crossing:
+            crossing.migrate()
+            crossing.wait_source("failed")
+            rig.wait_run_state(source, "running")
+            rig.runs_on()
+        assert crossing.outcomes == []
+        (rejected,) = crossing.events
+        assert rejected["reason"] == (
+            "the source speaks TLS, which cannot pass through unread: give the gateway the "
+            "destination's credentials (--tls-listen, --tls-connect) or turn tls-creds off"
+        )
+
+
+def test_destination_that_wants_tls_gets_nothing_in_the_clear(
+    rig: Any, credentials: Credentials
+) -> None:
+    with rig.machines(OLD, POINT, hold=True) as (source, destination):
+        rig.with_credentials(destination, credentials("two"), "server")
+        with rig.crossing(source, destination, rig.way(), rig.judge(POINT)) as crossing:
+            crossing.migrate()
+            crossing.wait_source("failed")
+            outcome = crossing.outcome()
+            assert not outcome.moved
+            assert outcome.before_state
+            rig.wait_run_state(source, "running")
+            rig.runs_on()
