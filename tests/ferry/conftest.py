@@ -45,13 +45,13 @@ class Destination:
         with contextlib.suppress(OSError):
             while True:
                 connection, _ = self._server.accept()
-                self.connections.append(connection)
                 self.received.append(bytearray())
                 thread = threading.Thread(
                     target=self._read, args=(connection, self.received[-1]), daemon=True
                 )
-                self._threads.append(thread)
                 thread.start()
+                self._threads.append(thread)
+                self.connections.append(connection)
 
     def _read(self, connection: socket.socket, received: bytearray) -> None:
         with contextlib.suppress(OSError):
@@ -72,7 +72,8 @@ class Destination:
             time.sleep(0.005)
 
     def wait(self) -> None:
-        """Returns when every connection has ended."""
+        """Returns when every connection has ended; there was one at least."""
+        self.wait_for_connections(1)
         for thread in self._threads:
             thread.join(LIMIT)
             assert not thread.is_alive()
@@ -86,6 +87,7 @@ class Running:
         self.log = io.StringIO()
         self.listener = Listener(parse_address(options.pop("listen", f"unix:{self.path}")))
         self.outcomes: list[Outcome] = []
+        self._sources: list[socket.socket] = []
         log = options.pop("log", Log(self.log))
         self.gateway = Gateway(self.listener, Dialer(parse_address(to)), judge, log=log, **options)
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -112,6 +114,7 @@ class Running:
         source = socket.socket(socket.AF_UNIX)
         source.settimeout(LIMIT)
         source.connect(self.path)
+        self._sources.append(source)  # a source that has gone has cancelled
         return source
 
     def outcome(self) -> Outcome:

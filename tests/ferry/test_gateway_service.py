@@ -40,6 +40,10 @@ def until(reached: Callable[[], bool], log: Callable[[], object] = lambda: "") -
         time.sleep(0.005)
 
 
+def ended_more_than(running: Any, count: int) -> bool:
+    return bool(running.log.getvalue().count('"ended"') > count)
+
+
 def test_channel_of_an_attempt_that_was_given_up_never_joins_the_next(
     carry: Carry, stream: bytes, judge: Judge, destination: Any
 ) -> None:
@@ -170,10 +174,6 @@ def test_log_that_cannot_be_written_ends_no_move(
         assert running.outcome().ending is Ending.COMPLETED
 
 
-def more_have_ended(running: Any, count: int) -> bool:
-    return str(running.log.getvalue()).count('"ended"') > count
-
-
 def test_what_is_remembered_of_moves_is_bounded(
     carry: Carry, stream: bytes, judge: Judge, destination: Any
 ) -> None:
@@ -181,7 +181,7 @@ def test_what_is_remembered_of_moves_is_bounded(
         for number in range(70):
             with running.connect() as source:
                 source.sendall(stream[:100])
-            until(partial(more_have_ended, running, number))
+            until(partial(ended_more_than, running, number))
         running.gateway.stop()
         running.outcome()
     assert [running.outcomes[0].number, running.outcomes[-1].number] == [7, 70]
@@ -256,6 +256,34 @@ def test_known_source_is_refused_before_the_guest_is_paused(
         "allows dropping it; the guest reads 0x11120 there now and then what nobody listed "
         "(vCPU 0); decided on the source's fingerprint, before the guest was paused"
     )
+
+
+def test_source_that_goes_away_while_its_state_is_decided_on_keeps_the_guest(
+    carry: Carry, stream: bytes, judge: Judge, destination: Any
+) -> None:
+    deciding, cancelled = threading.Event(), threading.Event()
+
+    class Thoughtful:
+        def prepare(self, machine: str) -> None:
+            judge.prepare(machine)
+
+        def __call__(self, machine: str, sections: Any) -> Any:
+            deciding.set()
+            assert cancelled.wait(LIMIT)
+            return judge(machine, sections)
+
+    with carry(Thoughtful(), destination.address) as running:
+        source = running.connect()
+        source.sendall(stream)
+        assert deciding.wait(LIMIT)
+        source.close()
+        cancelled.set()
+        outcome = running.outcome()
+    destination.wait()
+    assert (outcome.ending, outcome.before_state) == (Ending.CANCELLED, True)
+    assert outcome.reason == "the source went away before its state was sent on"
+    assert stream.startswith(bytes(destination.received[0]))
+    assert len(destination.received[0]) < len(stream) - 20_000
 
 
 def test_silence_of_a_source_ends_its_move_only(

@@ -7,7 +7,6 @@ thread wakes whoever is blocked in `receive_into` or `send`, at once and with an
 One thread may receive while another sends.
 """
 
-import ipaddress
 import select
 import socket
 import struct
@@ -21,11 +20,6 @@ _KEEPALIVE_IDLE = 10
 _KEEPALIVE_INTERVAL = 5
 _KEEPALIVE_COUNT = 4
 _UNACKNOWLEDGED_LIMIT = 30_000  # milliseconds until a silent network is an error
-# what waits in the kernel's buffers when a guest is paused lengthens its pause: autotuning, made
-# for bytes that nobody waits for, would let tens of megabytes of guest memory pile up there
-_WINDOW = 4 << 20
-_LOOPBACK_WINDOW = 1 << 20
-_UNSENT = 256 << 10
 _CREDENTIALS = struct.Struct("iii")  # struct ucred
 _ABORTING_LINGER = struct.pack("ii", 1, 0)
 
@@ -40,6 +34,10 @@ class Channel(Protocol):
     @property
     def descriptor(self) -> int | None:
         """The socket whose bytes are the channel's own, None when they pass through a cipher."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether the peer has let go of both directions, so that no answer can reach it."""
 
     def receive_into(self, buffer: memoryview) -> int:
         """Waits for bytes; how many were put into `buffer`, 0 at the end. Raises OSError."""
@@ -96,11 +94,14 @@ class SocketChannel:
         return self._socket
 
     @property
+    def gone(self) -> bool:
+        """Whether the peer has let go of both directions, so that no answer can reach it."""
+        return _polled(self._socket, 0)
+
+    @property
     def peer_ended(self) -> bool:
         """Whether the peer has ended its direction, though bytes of it may still wait here."""
-        poll = select.poll()
-        poll.register(self._socket, select.POLLRDHUP)
-        return bool(poll.poll(0))
+        return _polled(self._socket, select.POLLRDHUP)
 
     def receive_into(self, buffer: memoryview) -> int:
         """Waits for bytes; how many were put into `buffer`, 0 at the end. Raises OSError."""
@@ -167,8 +168,6 @@ class SocketChannel:
                 (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL),
                 (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_COUNT),
                 (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_LIMIT),
-                (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT),
-                (socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, _window(self._socket)),
             )
             for level, option, value in options:
                 self._socket.setsockopt(level, option, value)
@@ -179,6 +178,13 @@ def readable(connection: socket.socket, seconds: float) -> bool:
     poll = select.poll()
     poll.register(connection, select.POLLIN)
     return bool(poll.poll(seconds * 1000))
+
+
+def _polled(connection: socket.socket, events: int) -> bool:
+    """Whether one of `events`, an error or a hang-up is there now."""
+    poll = select.poll()
+    poll.register(connection, events)
+    return bool(poll.poll(0))
 
 
 def _origin(connection: socket.socket) -> str:
@@ -192,11 +198,3 @@ def _origin(connection: socket.socket) -> str:
         return str(connection.getpeername()[0])
     except OSError:
         return ""  # gone already, or not connected yet
-
-
-def _window(connection: socket.socket) -> int:
-    try:
-        host = ipaddress.ip_address(connection.getpeername()[0].partition("%")[0])
-    except OSError:
-        return _WINDOW  # gone already: whoever receives from it is told
-    return _LOOPBACK_WINDOW if host.is_loopback else _WINDOW

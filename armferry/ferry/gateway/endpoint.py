@@ -63,6 +63,11 @@ class ExecChannel(SocketChannel):
             self._process.wait()
 
     @property
+    def gone(self) -> bool:
+        """Never: a command may end once it has said everything."""
+        return False
+
+    @property
     def exit_status(self) -> int | None:
         """The command's exit status, None while it runs."""
         return self._process.poll()

@@ -249,6 +249,10 @@ class Move:
         decided = session.judgement is not None and not self._state_sent
         if decided:
             self._decision_seconds = time.monotonic() - came
+            if session.return_path and self._source.gone:
+                # it has cancelled, and runs the guest on: nobody else may get it
+                self.fail(Ending.CANCELLED, "the source went away before its state was sent on")
+                return
         if parts:
             try:
                 self._state_sent = self._state_sent or decided

@@ -85,6 +85,11 @@ class TlsChannel:
         return None
 
     @property
+    def gone(self) -> bool:
+        """Whether the peer has let go of both directions, so that no answer can reach it."""
+        return self._plain.gone
+
+    @property
     def version(self) -> str:
         """The protocol that was agreed on, such as TLSv1.3."""
         return self._cipher.version() or ""
