@@ -8,6 +8,8 @@
 //     tick 00000001 ok psci 1.1 pass 00000007
 //     tick 00000002 LOST cpu 1 x21 got 0000000000000000 want 3131313131313131
 //
+// When the machine's power key is pressed it turns the machine off.
+//
 // Numbers are decimal but for `got` and `want`. What was lost once is told at every tick from then
 // on. Nothing is repaired.
 //
@@ -20,7 +22,12 @@
         .equ    UART_FR, 0x18
         .equ    UART_CR, 0x30
 
+        .equ    GPIO, 0x09030000        // a PL061; it remembers which of its lines fell
+        .equ    GPIO_RIS, 0x414
+        .equ    GPIO_POWER_KEY, 3
+
         .equ    PSCI_VERSION, 0x84000000
+        .equ    PSCI_SYSTEM_OFF, 0x84000008
         .equ    PSCI_CPU_ON, 0xc4000003
 
         .equ    CPUS, 8                 // at most: the affinity of a GICv2 machine
@@ -208,6 +215,11 @@ main:
         add     x11, x11, x12
         str     x11, [x9]
         bl      tick
+        ldr     x9, =GPIO
+        ldr     w10, [x9, #GPIO_RIS]
+        tbz     w10, #GPIO_POWER_KEY, main
+        ldr     x0, =PSCI_SYSTEM_OFF
+        hvc     #0
         b       main
 
 // The other CPUs, from PSCI CPU_ON: x0 is the record.
