@@ -69,7 +69,7 @@ class VirshError(EnvironmentFault):
 class Domain:
     """The test guest as libvirt's XML. Paths are the hosts'; `serial` is appended to.
 
-    `arguments` are further words of QEMU's command line.
+    `devices` is more XML, `arguments` are further words of QEMU's command line.
     """
 
     name: str = "carried"
@@ -79,6 +79,7 @@ class Domain:
     kernel: str = "/shared/guest.elf"
     serial: str = "/shared/serial"
     emulator: str = "/usr/bin/qemu-system-aarch64"
+    devices: str = ""
     arguments: tuple[str, ...] = ()
 
     @property
@@ -98,7 +99,7 @@ class Domain:
     <emulator>{self.emulator}</emulator>
     <controller type='usb' model='none'/>
     <serial type='file'><source path='{self.serial}' append='on'/></serial>
-    <memballoon model='none'/>
+    <memballoon model='none'/>{self.devices}
   </devices>
   <qemu:commandline>{words}</qemu:commandline>
 </domain>
@@ -110,8 +111,9 @@ class LibvirtHost:
 
     `folder` takes the host's state, `shared` is seen as `/shared` by every host that is given
     it. `name` must be unique among those; `port` is the first of ten ports for migrations.
-    `packages` are folders of Python packages that the host gets, for hooks. Raises VirshError
-    when libvirtd does not start.
+    `packages` are folders of Python packages that the host gets, for hooks; `programs` is a folder
+    of the host where libvirtd looks for programs first. Raises VirshError when libvirtd does not
+    start.
     """
 
     def __init__(
@@ -123,8 +125,12 @@ class LibvirtHost:
         shared: Path,
         port: int = 49152,
         packages: Sequence[Path] = (),
+        programs: str = "",
     ) -> None:
         self.libvirt = libvirt
+        self._environment = dict(os.environ)
+        if programs:
+            self._environment["PATH"] = f"{programs}:{os.environ['PATH']}"
         self.name = name
         self.folder = folder
         self.shared = shared
@@ -262,6 +268,7 @@ class LibvirtHost:
             stdout=self._log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            env=self._environment,
         )
 
     def _daemon(self) -> int:
