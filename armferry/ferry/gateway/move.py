@@ -95,6 +95,7 @@ class Move:
         self._back: list[_Flow] = []
         self._threads: list[threading.Thread] = []
         self._main_threads: list[threading.Thread] = []
+        self._over = False  # nothing joins the move from here on
         self._changed = threading.Event()
         self._supervisor = threading.Thread(target=self._supervise, daemon=True)
         self._outcome: Outcome | None = None
@@ -133,17 +134,33 @@ class Move:
         with self._lock:
             self._channels.append(channel)
         destination = self._connect()
-        if destination is None:
-            return
+        with self._lock:
+            over = self._over
+            if destination is not None and not over:
+                self._begin(channel, destination)
+        if destination is not None and not over:
+            self._log.write("channel", move=self.number, channels=len(self._forward))
+        elif over:  # the main channel ended while this one was being connected
+            for end in (channel, destination):
+                if end is not None:
+                    end.abort()
+                    end.close()
+
+    def _begin(self, channel: Channel, destination: Channel) -> None:
         forward, back = self._flows()
-        self._log.write("channel", move=self.number, channels=len(self._forward))
-        for name, work in (
-            ("forward", lambda: self._splice(channel, destination, forward, self._source_ending)),
-            ("back", lambda: self._splice(destination, channel, back)),
-        ):
-            thread = self._thread(f"channel {len(self._forward)} {name}", work)
-            self._threads.append(thread)
+        threads = [
+            self._thread(f"channel {len(self._forward)} {name}", work)
+            for name, work in (
+                (
+                    "forward",
+                    lambda: self._splice(channel, destination, forward, self._source_ending),
+                ),
+                ("back", lambda: self._splice(destination, channel, back)),
+            )
+        ]
+        for thread in threads:
             thread.start()
+        self._threads += threads  # whoever finds a thread here may join it
 
     def fail(self, ending: Ending, reason: str) -> None:
         """Ends the move for this reason unless it has failed before; aborts every channel."""
@@ -332,12 +349,15 @@ class Move:
                 moved, changed_at = self.bytes_moved, now
             elif now - changed_at > self._limits.stall:
                 self.fail(Ending.FAILED, f"no byte has moved for {self._limits.stall:g} s")
-        for channel in self._channels:
-            if any(one.is_alive() for one in self._threads):
+        with self._lock:
+            self._over = True
+            channels, threads = tuple(self._channels), (*self._main_threads, *self._threads)
+        if any(one.is_alive() for one in threads):
+            for channel in channels:
                 channel.abort()
-        for thread in (*self._main_threads, *self._threads):
+        for thread in threads:
             thread.join()
-        for channel in self._channels:
+        for channel in channels:
             channel.close()
         self._outcome = self._result()
 
