@@ -1,15 +1,18 @@
 """Where the gateway listens and connects: addresses, inherited sockets, what is not allowed."""
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from armferry.ferry.gateway import (
     AddressError,
+    Dialer,
     GatewayError,
     Listener,
     NetworkFault,
@@ -116,3 +119,28 @@ def test_what_is_no_address_is_told(text: str, message: str) -> None:
     with pytest.raises(AddressError) as error:
         parse_address(text)
     assert str(error.value) == message
+
+
+def test_destination_that_is_slow_to_accept_is_waited_for(tmp_path: Path) -> None:
+    """A busy QEMU's queue is short, and multifd fills it at once."""
+    path = f"{tmp_path}/busy"
+    with socket.socket(socket.AF_UNIX) as server, contextlib.ExitStack() as stack:
+        server.bind(path)
+        server.listen(0)
+        full = False
+        while not full:
+            client = stack.enter_context(socket.socket(socket.AF_UNIX))
+            client.setblocking(False)
+            try:
+                client.connect(path)
+            except BlockingIOError:
+                full = True
+        with pytest.raises(NetworkFault) as fault:
+            Dialer(UnixAddress(path), limit=0.05).dial()
+        assert str(fault.value) == (
+            f"unix:{path}: cannot connect: Resource temporarily unavailable"
+        )
+        accepting = threading.Timer(0.2, lambda: stack.enter_context(server.accept()[0]))
+        accepting.start()
+        Dialer(UnixAddress(path)).dial().close()
+        accepting.join()

@@ -35,6 +35,7 @@ _FIRST_SYSTEMD_FD = 3
 _BACKLOG = 128
 _CHILD_LIMIT = 10.0
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_QUEUE_POLL = 0.01  # seconds
 _RESPITE = 0.1  # seconds until something may have been given back
 
 
@@ -221,6 +222,19 @@ class Dialer:
             plain.close()
             raise NetworkFault(f"{self.address}: no TLS with the destination: {error}") from error
 
+    def _connect_unix(self, connection: socket.socket, path: str) -> None:
+        """A full queue is waited for: with a time limit the kernel only says that it is full."""
+        deadline = time.monotonic() + self._limit
+        connection.settimeout(self._limit)
+        while True:
+            try:
+                connection.connect(path)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_QUEUE_POLL)
+
     def _plain(self) -> SocketChannel:
         match self.address:
             case TcpAddress(host=host, port=port):
@@ -229,8 +243,7 @@ class Dialer:
             case UnixAddress(path=path):
                 connection = socket.socket(socket.AF_UNIX)
                 try:
-                    connection.settimeout(self._limit)
-                    connection.connect(path)
+                    self._connect_unix(connection, path)
                 except OSError:
                     connection.close()
                     raise
