@@ -90,13 +90,15 @@ class Judge:
     def prepare(self, machine: str) -> None:
         """Decides once on the destination's own list, so that the guest need not wait for it.
 
-        The first decision reads the catalogue and the policy's documents, which takes some 50 ms;
-        it is done while guest memory still travels. Raises Refused when the source is known, has
-        this machine type, and what it lists will be refused: after the switch to postcopy it
-        would be too late, for then the source cannot go on by itself.
+        The first decision reads the catalogue, the policy's documents and the stock rules, which
+        takes some 50 ms; it is done while guest memory still travels. Raises Refused when the
+        source is known, has this machine type, and what it lists will be refused: after the
+        switch to postcopy it would be too late, for then the source cannot go on by itself.
         """
-        lists = self._destination.cpus
-        self._verdict(machine, lists, Layouts(fresh=True), self._facts(len(lists), fresh=True))
+        destination = self._destination
+        lists = destination.cpus
+        layouts = self._layouts(destination.devices, (), (), fresh=False)
+        self._verdict(machine, lists, layouts, self._facts(len(lists), fresh=False))
         source = self._source
         if source is not None and source.provenance.machine == machine:
             judgement = self.foresee(source)
@@ -118,21 +120,36 @@ class Judge:
         cpus = cpus_of(sections, sections[0].offset if sections else 0)
         fresh = never_ran(sections, cpus)
         lists = [cpu.registers for cpu in cpus]
-        destination = self._destination
-        layouts = Layouts(
-            source=tuple(one.layout for one in sections if one.layout is not None)
+        layouts = self._layouts(
+            tuple(one.layout for one in sections if one.layout is not None)
             # postcopy sends no description; of the vCPUs' sections the bytes tell what matters
             or tuple(_layout_of(cpu) for cpu in cpus),
+            tuple({one.name: one.payload for one in cpu.subsections} for cpu in cpus),
+            tuple(cpu.features for cpu in cpus),
+            fresh=fresh,
+        )
+        verdict = self._verdict(machine, lists, layouts, self._facts(len(lists), fresh=fresh))
+        return Judgement(tuple(sections), cpus, verdict)
+
+    def _layouts(
+        self,
+        source: Sequence[DeviceLayout],
+        contents: Sequence[Mapping[str, bytes]],
+        words: Sequence[int],
+        *,
+        fresh: bool,
+    ) -> Layouts:
+        destination = self._destination
+        return Layouts(
+            source=source,
             destination=destination.devices,
-            contents=tuple({one.name: one.payload for one in cpu.subsections} for cpu in cpus),
-            words=tuple(cpu.features for cpu in cpus),
+            contents=contents,
+            words=words,
             fresh=fresh,
             at_reset=destination.at_reset,
             features=destination.features,
             qemu=destination.provenance.qemu,
         )
-        verdict = self._verdict(machine, lists, layouts, self._facts(len(lists), fresh=fresh))
-        return Judgement(tuple(sections), cpus, verdict)
 
     def _verdict(
         self,
