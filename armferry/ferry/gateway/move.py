@@ -6,6 +6,7 @@ every channel is aborted; the destination's connections are opened one after the
 whoever calls `start` and `add`.
 """
 
+import gc
 import threading
 import time
 import traceback
@@ -252,9 +253,15 @@ class Move:
             data = buffer[:count]
             self._pass_on(session, lambda: session.receive(data), flow)  # noqa: B023
             if session.machine and not prepared:
-                self._thread("preparation", lambda: self._judge.prepare(session.machine)).start()
+                self._thread("preparation", lambda: self._prepare(session.machine)).start()
                 prepared = True
         return True
+
+    def _prepare(self, machine: str) -> None:
+        self._judge.prepare(machine)
+        # what was read stays: looking through it for garbage would lengthen the guest's pause
+        gc.collect()
+        gc.freeze()
 
     def _pass_on(
         self, session: Session, step: Callable[[], tuple[Buffer, ...]], flow: _Flow
