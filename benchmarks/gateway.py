@@ -230,14 +230,18 @@ def _print(way: str, samples: dict[str, list[Sample]]) -> None:
         f"{'relay':<9}{'GB/s':>7}{'x direct':>10}{'CPU s/GB':>10}{'peak MiB':>10}"
         f"{'downtime ms':>13}{'decision ms':>13}"
     )
-    direct = statistics.median(s.gigabytes / s.seconds for s in samples["direct"])
     for relay, all_of_it in samples.items():
         if not all_of_it:
             continue
         rate = statistics.median(s.gigabytes / s.seconds for s in all_of_it)
+        # round by round: the kernel's large pages come and go, and with them the speed of a round
+        ratio = statistics.median(
+            (s.gigabytes / s.seconds) / (d.gigabytes / d.seconds)
+            for s, d in zip(all_of_it, samples["direct"], strict=True)
+        )
         cpu = statistics.median(s.cpu / s.gigabytes for s in all_of_it)
         print(
-            f"{relay:<9}{rate:>7.2f}{rate / direct:>10.2f}{cpu:>10.2f}"
+            f"{relay:<9}{rate:>7.2f}{ratio:>10.2f}{cpu:>10.2f}"
             f"{max(s.peak for s in all_of_it):>10.0f}"
             f"{statistics.median(s.downtime for s in all_of_it):>13.0f}"
             f"{statistics.median(s.decision for s in all_of_it):>13.1f}"
