@@ -4,7 +4,9 @@
 
 Every round moves the same paused guest, half of its memory zero pages, between two QEMUs of the
 rig, once directly, once through socat and once through `armferry gateway` as a process of its
-own; the rounds are interleaved so that a busy machine disturbs all three alike.
+own; the rounds are interleaved so that a busy machine disturbs all three alike. The destination
+has touched its memory before: what a kernel does to find fresh memory takes anything from nothing
+to a second, whoever relays.
 """
 
 import argparse
@@ -113,7 +115,7 @@ def _move(way: str, relay: str, memory: Path, fingerprint: Path, mebibytes: int)
     blank = replace(
         plain,
         machine=f"{plain.machine},memory-backend=memory",
-        extra=("-object", f"memory-backend-ram,id=memory,size={mebibytes}M"),
+        extra=("-object", f"memory-backend-ram,id=memory,size={mebibytes}M,prealloc=on"),
     )
     channels = 4 if "multifd" in way else 0
     with (
@@ -234,7 +236,7 @@ def _print(way: str, samples: dict[str, list[Sample]]) -> None:
         if not all_of_it:
             continue
         rate = statistics.median(s.gigabytes / s.seconds for s in all_of_it)
-        # round by round: the kernel's large pages come and go, and with them the speed of a round
+        # round by round, for what disturbs the machine disturbs all of a round
         ratio = statistics.median(
             (s.gigabytes / s.seconds) / (d.gigabytes / d.seconds)
             for s, d in zip(all_of_it, samples["direct"], strict=True)
