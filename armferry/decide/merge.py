@@ -30,7 +30,6 @@ from armferry.policy import (
 )
 from armferry.registers import (
     Accelerator,
-    Kind,
     accelerator_of,
     describe,
     explain_value,
@@ -44,7 +43,6 @@ UNRULED = " and no rule allows dropping it"
 UNNAMED = "; not done unless you name it"
 """What a refusal says and the reason of the rule that lifts it does not."""
 
-_FIRMWARE = (Kind.FIRMWARE_VERSION, Kind.FIRMWARE_BITMAP)
 _NO_FACTS = SourceFacts()
 _USER = (Source.SITE, Source.FILE, Source.COMMAND_LINE)
 
@@ -336,7 +334,7 @@ class _Merge:
 
     def _drop_risk(self, index: int, evidence: str | None) -> Risk:
         """The risk of leaving a register out; what firmware offers was told, reset or not."""
-        offered = kind(index) in _FIRMWARE and self._incoming[index] and not self._facts.fresh
+        offered = kind(index).is_firmware and self._incoming[index] and not self._facts.fresh
         if offered:
             return Risk.GUEST_VISIBLE
         return Risk.LOSSLESS if evidence else self._value_risk(index)

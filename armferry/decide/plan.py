@@ -37,7 +37,6 @@ __all__ = ["Plan", "PlanEntry", "make_plan"]
 _WHERE = "armferry plan"
 _WHOLE = (1 << 64) - 1
 _ACCEPT = "accept-risk"
-_FIRMWARE = (Kind.FIRMWARE_VERSION, Kind.FIRMWARE_BITMAP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +156,7 @@ def _tolerance(index: int, outcomes: Sequence[Outcome]) -> Tolerance | None:
         return (
             OnlySourceIf(index, _WHOLE, *values) if read_only(index) and len(values) == 1 else None
         )
-    if describe(index).kind in _FIRMWARE:
+    if describe(index).kind.is_firmware:
         return CapAtDestination(index)
     fit = all(
         outcome.source is not None

@@ -33,7 +33,6 @@ from armferry.registers import (
 
 __all__ = ["ValueRule", "differences", "fields_fit", "refusal", "tolerated_values"]
 
-_FIRMWARE = (Kind.FIRMWARE_VERSION, Kind.FIRMWARE_BITMAP)
 _EVERY_CACHE = {0x6020000000110000 + number for number in range(14)}
 """CCSIDR of every cache that could be: a kernel that lists them all, those the CPU has not
 included, keeps them for the guest and takes any geometry (measured on 6.12 and later); 6.1 and
@@ -142,7 +141,7 @@ def tolerated_values(
                 yield ValueRule(own, words, placed.origins, named)
             case FieldsAtMostDestination() if fields_fit(index, source, own):
                 yield ValueRule(own, "no field is beyond the destination's", placed.origins, named)
-            case CapAtDestination() if kind(index) in _FIRMWARE:
+            case CapAtDestination() if kind(index).is_firmware:
                 value = source & own if kind(index) is Kind.FIRMWARE_BITMAP else min(source, own)
                 if refusal(index, value, destination) is None:
                     words = "it is capped at the destination's"

@@ -29,7 +29,6 @@ from armferry.registers import Kind, Unknown, decode, describe, kind
 
 __all__ = ["Problem", "problems"]
 
-_FIRMWARE = (Kind.FIRMWARE_VERSION, Kind.FIRMWARE_BITMAP)
 _THE_GUESTS = (
     Kind.CORE,
     Kind.CONTEXT,
@@ -104,7 +103,7 @@ def _impossible(policy: Policy) -> Iterator[Problem]:
                 yield Problem(f"{rule!r} allows no bit to differ: give a mask", placed.origins)
             case Rekey(select=old, new=new) if old == new:
                 yield Problem(f"{rule!r} gives the register its own index", placed.origins)
-            case CapAtDestination(select=select) if _kind(select) not in _FIRMWARE:
+            case CapAtDestination(select=select) if not _kind(select).is_firmware:
                 yield Problem(
                     f"{rule!r} can never match: only a firmware version or a firmware bitmap is "
                     "capped; for an identification register write field <= destination",

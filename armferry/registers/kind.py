@@ -61,6 +61,11 @@ class Kind(Enum):
     def __str__(self) -> str:
         return self.value
 
+    @property
+    def is_firmware(self) -> bool:
+        """Whether it is what the firmware offers the guest: a version or a bitmap."""
+        return self in (Kind.FIRMWARE_VERSION, Kind.FIRMWARE_BITMAP)
+
 
 _BY_NAME: tuple[tuple[Kind, str], ...] = (
     # Counters first: they share their prefix with registers that merely steer them.
