@@ -4,6 +4,8 @@ Each move is first tried without armferry: the destination's QEMU must refuse it
 guest run on. Then the same two releases carry the guest through the gateway.
 """
 
+import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 from armferry.ferry.gateway import Ending, connecting_context, listening_context
 from armferry.policy import from_options
 
-pytestmark = [pytest.mark.qemu, pytest.mark.full]
+pytestmark = pytest.mark.qemu
 
 OLD, POINT, NEW = "10.0.2", "10.0.13", "11.1.3"
 PAIRS = {
@@ -25,6 +27,7 @@ PAIRS = {
 }
 """What must be named for the move, as every register that a guest has seen and would miss."""
 
+LIMIT = 10.0
 SLOW = {"max-bandwidth": 1 << 20}
 WAYS: dict[str, dict[str, Any]] = {
     "precopy": {"capabilities": ()},
@@ -84,6 +87,20 @@ def switch(rig: Any, source: Any) -> None:
     source.execute("migrate-start-postcopy")
 
 
+def refusal(destination: Any) -> None:
+    """Waits until QEMU has ended without the guest; ends it where it only says that it refuses.
+
+    After the switch to postcopy QEMU 10.0 may hang there.
+    """
+    deadline = time.monotonic() + LIMIT
+    while destination.exit_status is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if destination.exit_status is None:
+        assert "load of migration failed" in destination.stderr
+        os.kill(destination.pid, signal.SIGKILL)
+    assert destination.wait() != 0
+
+
 def alone(rig: Any, source: Any, destination: Any, how: Any, folder: Path | None) -> bool:
     """The same move with nothing between; the destination must end without the guest.
 
@@ -101,7 +118,7 @@ def alone(rig: Any, source: Any, destination: Any, how: Any, folder: Path | None
     source.execute("migrate", {"uri": uri})
     if "postcopy-ram" in how.capabilities:
         switch(rig, source)
-    assert destination.wait() != 0
+    refusal(destination)
     # without a return path QEMU may call it complete: `cont` takes the guest back
     state = rig.wait_status(source, "failed", "completed", "postcopy-paused")
     if source.status() == "postmigrate":
