@@ -54,6 +54,7 @@ test-full: rig lint ## lint and all tests, with the long sweeps
 demo: rig ## a guest moved between QEMUs that refuse each other
 	$(BIN)/python -m armferry.lab.demo
 
-bench: rig ## how fast the data path is
+bench: rig ## how fast the data path and the wrapper are
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.gateway
+	$(BIN)/python -m benchmarks.wrapper

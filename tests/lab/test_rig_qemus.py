@@ -210,11 +210,11 @@ def test_killed_qemu_is_noticed(qemu_release: Named) -> None:
             machine.status()
 
 
-def test_install_is_idempotent_and_quick(qemu_release: Named) -> None:
+def test_install_is_idempotent(qemu_release: Named) -> None:
     first = qemu_release("trixie")
-    start = time.monotonic()
+    made = first.launcher.stat().st_mtime_ns
     assert install(first.release) == first == installed(first.release)
-    assert time.monotonic() - start < 0.5
+    assert first.launcher.stat().st_mtime_ns == made
 
 
 def test_missing_mmdebstrap_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

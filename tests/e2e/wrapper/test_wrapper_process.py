@@ -5,9 +5,7 @@ import os
 import shutil
 import signal
 import socket
-import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -312,28 +310,3 @@ def test_questions_are_answered_by_qemu_itself(
         return done.returncode, done.stdout, done.stderr
 
     assert run(wrapped("trixie")) == run(qemu_release("trixie").launcher)
-
-
-def test_questions_cost_little(tmp_path: Path) -> None:
-    """Beyond Python's own start, of which nobody is spared, a few milliseconds."""
-    fake = tmp_path / "qemu"
-    fake.write_text("#!/bin/sh\n")
-    fake.chmod(0o755)
-    program = tmp_path / "armferry-qemu"
-    program.write_text(
-        f"#!{sys.executable}\nfrom armferry.wrapper.start import main\nraise SystemExit(main())\n"
-    )
-    program.chmod(0o755)
-    bare = tmp_path / "bare"
-    bare.write_text(f"#!{sys.executable}\nimport os\nos.execv({str(fake)!r}, ['x'])\n")
-    bare.chmod(0o755)
-    environment = {**os.environ, "ARMFERRY_QEMU": str(fake)}
-
-    def seconds(command: list[str | Path]) -> float:
-        begin = time.perf_counter()
-        subprocess.run(command, check=True, env=environment)
-        return time.perf_counter() - begin
-
-    pairs = [(seconds([program, "-machine", "none", "-S"]), seconds([bare])) for _ in range(15)]
-    added = statistics.median(ours - bare for ours, bare in pairs)
-    assert added < 0.030
