@@ -1,17 +1,21 @@
-"""A channel that comes while the move is ending: it is closed, and the move ends all the same."""
+"""The end of a move: a channel that comes then is closed, and nothing of the move is kept."""
 
+import gc
 import io
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
 from armferry.ferry.gateway import Ending, Judge, Limits, Log
 from armferry.ferry.gateway.channel import Channel, SocketChannel
+from armferry.ferry.gateway.judge import Judgement
 from armferry.ferry.gateway.move import Move
+from armferry.stream.events import DeviceSection
 
 LIMIT = 20.0
+Recorded = Callable[[str], bytes]
 
 
 class Ends:
@@ -104,3 +108,40 @@ def test_channel_whose_threads_start_late_is_waited_for(
     move.add(ends.channel())
     assert move.wait().ending is Ending.CANCELLED
     assert all(closed(end) for end in ends.held[2:])
+
+
+class Prepares:
+    """Tells when what can be done before the device state has been done."""
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+        self.waits, self.may_end = threading.Event(), threading.Event()
+
+    def prepare(self, machine: str) -> None:
+        self._judge.prepare(machine)
+        self.waits.set()
+        assert self.may_end.wait(LIMIT)
+
+    def __call__(self, machine: str, sections: Sequence[DeviceSection]) -> Judgement:
+        return self._judge(machine, sections)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["prepared before", "prepared after"])
+def test_finished_move_is_given_back(
+    late: bool, ends: Ends, judge: Judge, recorded: Recorded
+) -> None:
+    prepares = Prepares(judge)
+    move = Move(1, ends.channel(), ends.channel, prepares, Limits(), Log(io.StringIO()))
+    move.start()
+    ends.held[0].sendall(recorded("switchover-ack")[:1_000])
+    assert prepares.waits.wait(LIMIT)
+    preparation = next(one for one in threading.enumerate() if one.name.endswith("preparation"))
+    if not late:
+        prepares.may_end.set()
+        preparation.join(LIMIT)
+        assert gc.get_freeze_count() > 0
+    ends.held[0].close()
+    assert move.wait().ending is Ending.CANCELLED
+    prepares.may_end.set()
+    preparation.join(LIMIT)
+    assert gc.get_freeze_count() == 0

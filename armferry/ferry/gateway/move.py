@@ -259,9 +259,11 @@ class Move:
 
     def _prepare(self, machine: str) -> None:
         self._judge.prepare(machine)
-        # what was read stays: looking through it for garbage would lengthen the guest's pause
+        # looking through what was read for garbage would lengthen the guest's pause
         gc.collect()
-        gc.freeze()
+        with self._lock:
+            if not self._over:
+                gc.freeze()
 
     def _pass_on(
         self, session: Session, step: Callable[[], tuple[Buffer, ...]], flow: _Flow
@@ -366,6 +368,7 @@ class Move:
             thread.join()
         for channel in channels:
             channel.close()
+        gc.unfreeze()  # else nothing of this move would ever be given back
         self._outcome = self._result()
 
     def _result(self) -> Outcome:
