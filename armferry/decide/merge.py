@@ -17,7 +17,13 @@ from armferry.decide.model import (
 )
 from armferry.decide.reset import read_only, reset_evidence
 from armferry.decide.stock_rules import tcg_keeps
-from armferry.decide.values import ValueRule, differences, refusal, tolerated_values
+from armferry.decide.values import (
+    ValueRule,
+    differences,
+    names_register,
+    refusal,
+    tolerated_values,
+)
 from armferry.policy import (
     NotOnBothEnds,
     OnlySourceIf,
@@ -26,7 +32,6 @@ from armferry.policy import (
     Policy,
     Rekey,
     Source,
-    Tolerance,
 )
 from armferry.registers import (
     Accelerator,
@@ -154,7 +159,12 @@ class _Merge:
                 value in placed.tolerance.reset
             )
             yield self._dropped(
-                index, group, words, placed.origins, known=known, named=_names(placed.tolerance)
+                index,
+                group,
+                words,
+                placed.origins,
+                known=known,
+                named=names_register(placed.tolerance),
             )
 
     def _only_destination(self, index: int) -> Outcome:
@@ -184,7 +194,7 @@ class _Merge:
             for placed in reversed(self._policy.tolerances_for(index)):
                 if isinstance(placed.tolerance, NotOnBothEnds):
                     group = RegisterClass.TOLERATED_ONLY_DESTINATION
-                    origins, named = placed.origins, _names(placed.tolerance)
+                    origins, named = placed.origins, names_register(placed.tolerance)
         sent = self._own_value(index)
         if not sent or self._destination.at_reset or tcg_keeps(index):
             return self._outcome(
@@ -400,11 +410,6 @@ class _Merge:
             ):
                 found.setdefault(rule.new, (rule.select, placed.origins))
         return found
-
-
-def _names(rule: Tolerance) -> bool:
-    """Whether a rule names its register, not a whole kind: only then it accepts the risk."""
-    return isinstance(rule.select, int)
 
 
 def _first_accepted(outcomes: Iterable[Outcome]) -> Outcome | None:

@@ -18,6 +18,7 @@ from armferry.policy import (
     Origin,
     Policy,
     TakeDestination,
+    Tolerance,
 )
 from armferry.registers import (
     Accelerator,
@@ -31,7 +32,14 @@ from armferry.registers import (
     kind,
 )
 
-__all__ = ["ValueRule", "differences", "fields_fit", "refusal", "tolerated_values"]
+__all__ = [
+    "ValueRule",
+    "differences",
+    "fields_fit",
+    "names_register",
+    "refusal",
+    "tolerated_values",
+]
 
 _EVERY_CACHE = {0x6020000000110000 + number for number in range(14)}
 """CCSIDR of every cache that could be: a kernel that lists them all, those the CPU has not
@@ -132,7 +140,7 @@ def tolerated_values(
             )
     for placed in policy.tolerances_for(index):
         rule = placed.tolerance
-        named = isinstance(rule.select, int)
+        named = names_register(rule)
         match rule:
             case TakeDestination():
                 yield ValueRule(own, "the destination's value is taken", placed.origins, named)
@@ -146,6 +154,11 @@ def tolerated_values(
                 if refusal(index, value, destination) is None:
                     words = "it is capped at the destination's"
                     yield ValueRule(value, words, placed.origins, named)
+
+
+def names_register(rule: Tolerance) -> bool:
+    """Whether a rule names its register, not a whole kind: only then it accepts the risk."""
+    return isinstance(rule.select, int)
 
 
 def differences(index: int, source: int, destination: int) -> str:
