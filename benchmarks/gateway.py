@@ -25,9 +25,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from armferry.hosts.fingerprint import dump
-from armferry.hosts.machine import Machine, MachineSpec
-from armferry.hosts.probe import fingerprint_of_qemu
+from armferry.hosts.fingerprints.fingerprint import dump
+from armferry.hosts.fingerprints.probe import fingerprint_of_qemu
+from armferry.hosts.qmp.process import Machine, MachineSpec
 from armferry.lab.qemu_install import install, resolve
 
 _RELEASE = "10.0.13"

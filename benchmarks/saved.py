@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from armferry.cache import cache_folder
 from armferry.cli.main import main
-from armferry.hosts.fingerprint import dump
-from armferry.hosts.machine import MachineSpec
-from armferry.hosts.probe import fingerprint_of_qemu
-from armferry.lab.cache import cache_folder
+from armferry.hosts.fingerprints.fingerprint import dump
+from armferry.hosts.fingerprints.probe import fingerprint_of_qemu
+from armferry.hosts.qmp.process import MachineSpec
 from armferry.lab.qemu_install import install
 from armferry.lab.releases import release_named
 from armferry.stream.ram import RamWalker

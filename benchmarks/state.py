@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from armferry.hosts.machine import Machine, MachineSpec
+from armferry.hosts.qmp.process import Machine, MachineSpec
 from armferry.lab.qemu_install import install
 from armferry.lab.releases import release_named
 from armferry.stream import StreamParser

@@ -64,9 +64,7 @@ def _commands(qemu: InstalledQemu, runs: int) -> Comparison:
 
 
 @contextlib.contextmanager
-def _monitor(
-    qemu: InstalledQemu, program: str, path: Path, *words: str
-) -> Iterator[socket.socket]:
+def _monitor(qemu: InstalledQemu, program: str, path: Path, *words: str) -> Iterator[socket.socket]:
     command = (
         *(program, "-nodefaults", "-display", "none", "-machine", "virt-10.0", "-S", *words),
         *("-qmp", f"unix:{path},server=on,wait=off"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from armferry.hosts.machine import Machine, MachineSpec
+from armferry.hosts.qmp.process import Machine, MachineSpec
 from armferry.lab.guest import build
 from armferry.lab.qemu_install import InstalledQemu, install, resolve
 

@@ -11,7 +11,15 @@ from armferry.cli import diff, render, words
 from armferry.cli.options import add_json
 from armferry.cli.render import Cell, Table
 from armferry.errors import ArmferryError, EnvironmentFault
-from armferry.hosts.atlas import Condition, Entry, Span, condition_of, history, pack, read_atlas
+from armferry.hosts.fingerprints.atlas import (
+    Condition,
+    Entry,
+    Span,
+    condition_of,
+    history,
+    pack,
+    read_atlas,
+)
 from armferry.registers import (
     Accelerator,
     Kind,

@@ -12,7 +12,7 @@ from armferry.cli.options import add_json
 from armferry.cli.render import Cell, Table
 from armferry.decide import differences
 from armferry.errors import ArmferryError
-from armferry.hosts.subject import STANDARD_INPUT, Subject, open_subject
+from armferry.hosts.fingerprints.subject import STANDARD_INPUT, Subject, open_subject
 from armferry.registers import Kind, describe, differing_fields, kind
 
 __all__ = ["add_parsers"]

@@ -32,9 +32,9 @@ from armferry.ferry.copy import Mark, copy_with_tail, send_with_tail, written_be
 from armferry.ferry.edits import edits_of
 from armferry.ferry.in_place import FileInPlace, finish, undo
 from armferry.ferry.pump import pump
-from armferry.hosts.files import FileWindow
-from armferry.hosts.save_image import Saved, image_in
-from armferry.hosts.subject import (
+from armferry.hosts.files.locked import FileWindow
+from armferry.hosts.files.saved_file import Saved, image_in
+from armferry.hosts.fingerprints.subject import (
     STANDARD_INPUT,
     naming,
     standard_input,

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from armferry.hosts.fingerprint import Fingerprint, dump
+from armferry.hosts.fingerprints.fingerprint import Fingerprint, dump
 
 __all__ = ["add_parsers"]
 
@@ -74,8 +74,8 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 def run_qemu(arguments: argparse.Namespace) -> int:
     """Probes a QEMU."""
-    from armferry.hosts.machine import MachineSpec
-    from armferry.hosts.probe import find_qemu, fingerprint_of_qemu
+    from armferry.hosts.fingerprints.probe import find_qemu, fingerprint_of_qemu
+    from armferry.hosts.qmp.process import MachineSpec
 
     spec = MachineSpec(
         machine=arguments.machine,
@@ -91,8 +91,8 @@ def run_qemu(arguments: argparse.Namespace) -> int:
 
 def run_kvm(arguments: argparse.Namespace) -> int:
     """Asks /dev/kvm."""
-    from armferry.hosts.kvm import ask
-    from armferry.hosts.kvm_fingerprint import fingerprint_of_kvm
+    from armferry.hosts.fingerprints.from_kvm import fingerprint_of_kvm
+    from armferry.hosts.fingerprints.kvm import ask
 
     return _write(fingerprint_of_kvm(ask(nested=arguments.nested)), arguments)
 
@@ -100,7 +100,7 @@ def run_kvm(arguments: argparse.Namespace) -> int:
 def run_stream(arguments: argparse.Namespace) -> int:
     """Takes the fingerprint out of a stream."""
     from armferry.cli.overwriting import refuse_overwriting
-    from armferry.hosts.subject import open_subject
+    from armferry.hosts.fingerprints.subject import open_subject
 
     if arguments.output is not None:
         refuse_overwriting(arguments.output, (arguments.file,))

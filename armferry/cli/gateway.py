@@ -21,7 +21,7 @@ from armferry.cli.gateway_options import (
     positive_seconds,
 )
 from armferry.cli.options import add_json, add_policy, policy_of, policy_warnings
-from armferry.ferry.gateway import (
+from armferry.gateway import (
     DEFAULT_STATE_LIMIT,
     Dialer,
     Ending,
@@ -34,9 +34,9 @@ from armferry.ferry.gateway import (
     Outcome,
     parse_address,
 )
-from armferry.ferry.gateway.address import TcpAddress
-from armferry.ferry.gateway.metrics import serve_metrics
-from armferry.hosts.subject import open_subject
+from armferry.gateway.address import TcpAddress
+from armferry.gateway.metrics import serve_metrics
+from armferry.hosts.fingerprints.subject import open_subject
 from armferry.policy import Policy
 from armferry.registers import Accelerator
 

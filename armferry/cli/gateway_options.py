@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from armferry.ferry.gateway import GatewayError, Log, connecting_context, listening_context
+from armferry.gateway import GatewayError, Log, connecting_context, listening_context
 
 __all__ = ["Encryption", "add_log", "add_tls", "open_log", "positive_integer", "positive_seconds"]
 

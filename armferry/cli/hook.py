@@ -10,7 +10,13 @@ from typing import Any
 
 from armferry.cli import render
 from armferry.errors import ArmferryError
-from armferry.hosts.hook_install import HOOKS_FOLDER, hook_path, install, installed_moves, remove
+from armferry.hosts.libvirt.hook_install import (
+    HOOKS_FOLDER,
+    hook_path,
+    install,
+    installed_moves,
+    remove,
+)
 
 __all__ = ["add_parsers"]
 

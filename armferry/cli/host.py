@@ -9,12 +9,12 @@ from armferry.cli import render
 from armferry.cli.options import add_json
 from armferry.cli.render import Cell, Table
 from armferry.errors import EnvironmentFault
-from armferry.hosts.host_check import Finding, Grade, check_host
-from armferry.hosts.libvirt_hook import STATE_FOLDER
-from armferry.hosts.state_folder import GuestKind
+from armferry.hosts.libvirt.hook import STATE_FOLDER
+from armferry.hosts.libvirt.host_check import Finding, Grade, check_host
+from armferry.hosts.libvirt.state_folder import GuestKind
 
 if TYPE_CHECKING:
-    from armferry.hosts.refresh import Refreshed
+    from armferry.hosts.libvirt.refresh import Refreshed
 
 __all__ = ["add_parsers"]
 
@@ -91,8 +91,8 @@ def run_fingerprint(arguments: argparse.Namespace) -> int:
     if (arguments.machine is None) != (arguments.cpu is None):
         arguments.usage_error("--machine and --cpu go together")
     # these bring a QMP client along, which a plain host may not have
-    from armferry.hosts.probe import find_qemu
-    from armferry.hosts.refresh import refresh
+    from armferry.hosts.fingerprints.probe import find_qemu
+    from armferry.hosts.libvirt.refresh import refresh
 
     extra = []
     if arguments.machine is not None:

@@ -9,7 +9,7 @@ from armferry.cli import render, words
 from armferry.cli.options import add_json
 from armferry.cli.render import Cell, Table
 from armferry.errors import ArmferryError
-from armferry.hosts.subject import Subject, open_subject
+from armferry.hosts.fingerprints.subject import Subject, open_subject
 from armferry.registers import decode_fields, describe
 from armferry.stream import SavedState
 

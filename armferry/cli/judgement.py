@@ -20,9 +20,9 @@ from armferry.decide import (
     verdict_document,
 )
 from armferry.errors import ArmferryError
-from armferry.hosts.fingerprint import Fingerprint
-from armferry.hosts.kvm import Preflight
-from armferry.hosts.subject import (
+from armferry.hosts.fingerprints.fingerprint import Fingerprint
+from armferry.hosts.fingerprints.kvm import Preflight
+from armferry.hosts.fingerprints.subject import (
     OWN_KVM,
     OWN_NESTED_KVM,
     STANDARD_INPUT,
@@ -140,9 +140,7 @@ def source_host(arguments: argparse.Namespace) -> Fingerprint | None:
     return subject.fingerprint
 
 
-def command(
-    verb: str, arguments: argparse.Namespace, *, source: str = "", target: str = ""
-) -> str:
+def command(verb: str, arguments: argparse.Namespace, *, source: str = "", target: str = "") -> str:
     """What to type for another command on the same move, with the same policy.
 
     `source` stands for the guest where the options name something that holds none.

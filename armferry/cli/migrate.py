@@ -14,13 +14,13 @@ from armferry.cli import render
 from armferry.cli.gateway_options import Encryption, add_log, add_tls, open_log, positive_integer
 from armferry.cli.options import add_json, add_policy, policy_of
 from armferry.errors import ArmferryError
-from armferry.ferry.gateway import Address, AddressError, Dialer, Judge, Listener, parse_address
-from armferry.ferry.gateway.address import TcpAddress, UnixAddress
-from armferry.ferry.migrate import Migration, Options, Progress, spec_of
-from armferry.hosts.fingerprint import Fingerprint
-from armferry.hosts.monitor import Monitor
-from armferry.hosts.probe import find_qemu, fingerprint_of_qemu
-from armferry.hosts.subject import open_subject
+from armferry.gateway import Address, AddressError, Dialer, Judge, Listener, parse_address
+from armferry.gateway.address import TcpAddress, UnixAddress
+from armferry.gateway.migrate import Migration, Options, Progress, spec_of
+from armferry.hosts.fingerprints.fingerprint import Fingerprint
+from armferry.hosts.fingerprints.probe import find_qemu, fingerprint_of_qemu
+from armferry.hosts.fingerprints.subject import open_subject
+from armferry.hosts.qmp.client import Monitor
 from armferry.policy import Policy
 from armferry.registers import Accelerator
 

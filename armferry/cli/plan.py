@@ -25,8 +25,8 @@ from armferry.decide import (
     verdict_document,
 )
 from armferry.ferry.copy import write_all, written_beside
-from armferry.hosts.fingerprint import Fingerprint
-from armferry.hosts.subject import Subject, open_subject
+from armferry.hosts.fingerprints.fingerprint import Fingerprint
+from armferry.hosts.fingerprints.subject import Subject, open_subject
 from armferry.policy import Policy, to_toml
 
 __all__ = ["add_parsers"]

@@ -11,7 +11,7 @@ from typing import Any
 from armferry.cli import render, words
 from armferry.cli.render import Cell, Table
 from armferry.decide import Destination, Move, Verdict, differences, stock_rules
-from armferry.hosts.kvm import Preflight, Refusal, VcpuLists, preflight
+from armferry.hosts.fingerprints.kvm import Preflight, Refusal, VcpuLists, preflight
 from armferry.policy import Policy
 from armferry.registers import Accelerator, name
 

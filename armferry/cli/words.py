@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from armferry.hosts.fingerprint import Fingerprint, Provenance
+from armferry.hosts.fingerprints.fingerprint import Fingerprint, Provenance
 from armferry.registers import decode_fields, explain_value
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from armferry.ferry.errors import FerryError, WriteFault
-from armferry.hosts.files import LockedFile
-from armferry.hosts.journal import interrupted, read_journal, sync_folder
+from armferry.hosts.files.journal import interrupted, read_journal, sync_folder
+from armferry.hosts.files.locked import LockedFile
 
 if TYPE_CHECKING:
     from armferry.stream import NewTail

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from armferry.errors import EnvironmentFault
 from armferry.ferry.errors import FerryError
-from armferry.hosts.files import Access, FileWindow, LockedFile
-from armferry.hosts.journal import (
+from armferry.hosts.files.journal import (
     InterruptedRewrite,
     Journal,
     journal_path,
@@ -20,6 +19,7 @@ from armferry.hosts.journal import (
     remove_journal,
     write_journal,
 )
+from armferry.hosts.files.locked import Access, FileWindow, LockedFile
 from armferry.stream import NewTail
 
 __all__ = ["FileInPlace", "StoppedRewrite", "finish", "undo"]

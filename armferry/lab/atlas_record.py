@@ -1,7 +1,8 @@
 """Fingerprints for the atlas, recorded: each from a real kernel in the lab or a real QEMU.
 
 One file for each entry, the fingerprint and how it was made, in a folder that is the state of the
-work: what is there is not recorded again. `armferry.hosts.atlas` packs such a folder and reads it.
+work: what is there is not recorded again. `armferry.hosts.fingerprints.atlas` packs and reads such
+a folder.
 """
 
 import json
@@ -12,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from armferry.errors import ArmferryError, EnvironmentFault
-from armferry.hosts.fingerprint import dump
-from armferry.hosts.machine import MachineSpec
-from armferry.hosts.probe import fingerprint_of_qemu, qemu_version
+from armferry.hosts.fingerprints.fingerprint import dump
+from armferry.hosts.fingerprints.probe import fingerprint_of_qemu, qemu_version
+from armferry.hosts.qmp.process import MachineSpec
 from armferry.lab.host import HostSpec, LabHost, outer_qemu
 from armferry.lab.kernels import KernelStore
 from armferry.lab.nested import NestedQemu
@@ -111,8 +112,8 @@ class QemuEntry:
 class LayoutEntry:
     """The sections that a QEMU release saves under KVM with `-cpu host` on a CPU model.
 
-    They are the same for every kernel and machine type; `armferry.hosts.atlas` puts them beside
-    the list of whatever kernel is asked for.
+    They are the same for every kernel and machine type; the atlas puts them beside the list of
+    whatever kernel is asked for.
     """
 
     release: Release

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from armferry.errors import ArmferryError, EnvironmentFault
-from armferry.hosts.machine import LoadResult, Machine, MachineSpec
+from armferry.hosts.qmp.process import LoadResult, Machine, MachineSpec
 from armferry.lab.guest import GuestLog, build
 from armferry.lab.qemu_install import InstalledQemu, install, resolve
 

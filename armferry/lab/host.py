@@ -27,10 +27,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from armferry.cache import cache_folder
 from armferry.errors import EnvironmentFault
 from armferry.lab import cpio
 from armferry.lab.bytecode import COLLECT, bytecode_entries
-from armferry.lab.cache import cache_folder
 from armferry.lab.channel import ChannelFault, Frame, FrameReader, encode
 from armferry.lab.initramfs import AGENT_PORT, base_archive, own_archive, userland_archive
 from armferry.lab.kernels import Kernel

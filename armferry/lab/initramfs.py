@@ -21,11 +21,11 @@ from collections.abc import Iterator, Sequence
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+from armferry.cache import cache_folder
 from armferry.errors import EnvironmentFault
 from armferry.lab import cpio
 from armferry.lab.apt import AptState
 from armferry.lab.apt_sources import debian_mirror
-from armferry.lab.cache import cache_folder
 from armferry.lab.deb import unpack
 from armferry.lab.kernels import Kernel
 from armferry.lab.releases import Release

@@ -20,10 +20,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from armferry.cache import cache_folder
 from armferry.errors import ArmferryError, EnvironmentFault
-from armferry.hosts.release import newest_match, release_key
+from armferry.hosts.fingerprints.release import newest_match, release_key
 from armferry.lab.apt import AptFault, AptState, Package
-from armferry.lab.cache import cache_folder
 from armferry.lab.deb import package_file, unpack
 
 __all__ = [

@@ -16,7 +16,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from armferry.lab.cache import cache_folder
+from armferry.cache import cache_folder
 from armferry.lab.qemu_install import QemuInstallError, make_root
 from armferry.lab.releases import Release
 

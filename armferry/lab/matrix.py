@@ -17,15 +17,15 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 
+from armferry.cache import cache_folder
 from armferry.decide import Answer, Move, Plan, SourceFacts, Verdict, judge, make_plan
 from armferry.ferry.edits import edits_of
-from armferry.hosts.kvm import Refusal
-from armferry.lab.cache import cache_folder
+from armferry.hosts.fingerprints.kvm import Refusal
 from armferry.lab.host import HostSpec, LabHost
 from armferry.lab.nested import NestedQemu, Outcome, load
+from armferry.lab.pool import Hosts, two_at_once
 from armferry.lab.recording import Recording, record, recorded
 from armferry.lab.refusals import refusals
-from armferry.lab.two_at_once import Hosts, two_at_once
 from armferry.policy import aggregate
 from armferry.stream import rewrite_tail
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from armferry.decide import Plan, Risk, verdict_document
-from armferry.hosts.kvm import Refusal
+from armferry.hosts.fingerprints.kvm import Refusal
 from armferry.lab.matrix import Cell
 from armferry.registers import Accelerator, name
 

@@ -27,9 +27,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from armferry.cache import cache_folder
 from armferry.errors import EnvironmentFault
 from armferry.lab.apt_sources import debian_mirror
-from armferry.lab.cache import cache_folder
 from armferry.lab.releases import RELEASES, Release, release_named
 
 __all__ = ["InstalledQemu", "QemuInstallError", "install", "installed", "make_root", "resolve"]

@@ -11,10 +11,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from armferry.cache import cache_folder
 from armferry.errors import ArmferryError
-from armferry.hosts.release import release_key
+from armferry.hosts.fingerprints.release import release_key
 from armferry.lab import cpio
-from armferry.lab.cache import cache_folder
 from armferry.lab.deb import package_file, unpack
 from armferry.lab.releases import RELEASES, Release
 

@@ -13,10 +13,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from armferry.cache import cache_folder
 from armferry.errors import EnvironmentFault
-from armferry.hosts.fingerprint import Fingerprint, Provenance, parse
-from armferry.hosts.subject import Subject, open_subject
-from armferry.lab.cache import cache_folder
+from armferry.hosts.fingerprints.fingerprint import Fingerprint, Provenance, parse
+from armferry.hosts.fingerprints.subject import Subject, open_subject
 from armferry.lab.host import HostSpec, LabHost
 from armferry.lab.initramfs import userland_archive
 from armferry.lab.nested import NestedQemu, save

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from armferry.hosts.kvm import Refusal, Vcpu, load_list
+from armferry.hosts.fingerprints.kvm import Refusal, Vcpu, load_list
 
 if TYPE_CHECKING:
     from armferry.lab.host import LabHost

@@ -16,7 +16,7 @@ from armferry.stream.errors import (
 from armferry.stream.parser import StreamParser
 from armferry.stream.reading import Window, read_saved
 from armferry.stream.rewrite import NewTail, old_tail, rewrite_tail
-from armferry.stream.saved import SavedCollector, SavedState
+from armferry.stream.saved_state import SavedCollector, SavedState
 
 __all__ = [
     "CPU_SECTION",

@@ -13,7 +13,7 @@ from armferry.stream.description import DeviceLayout, layouts_of, parse_descript
 from armferry.stream.devices import cut_by_description, state_length
 from armferry.stream.errors import CorruptStream, TruncatedStream
 from armferry.stream.parser import StreamParser
-from armferry.stream.saved import SavedCollector, SavedState, cpus_of
+from armferry.stream.saved_state import SavedCollector, SavedState, cpus_of
 from armferry.stream.wire import MAX_DESCRIPTION, MAX_DEVICE_STATE, SectionType
 
 __all__ = ["Window", "read_saved"]

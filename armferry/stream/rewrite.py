@@ -12,7 +12,7 @@ from typing import Any
 from armferry.stream.cpu import CPU_SECTION, CpuEdit, rewrite_cpu
 from armferry.stream.errors import UnsupportedStream
 from armferry.stream.events import DeviceSection
-from armferry.stream.saved import SavedState
+from armferry.stream.saved_state import SavedState
 from armferry.stream.wire import BE32, SectionType
 
 __all__ = [

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from armferry.ferry.gateway import Judge
-from armferry.ferry.gateway.address import FdAddress, TcpAddress, UnixAddress
-from armferry.hosts.fingerprint import Fingerprint, dump, parse
+from armferry.gateway import Judge
+from armferry.gateway.address import FdAddress, TcpAddress, UnixAddress
+from armferry.hosts.fingerprints.fingerprint import Fingerprint, dump, parse
 from armferry.policy import (
     EMPTY,
     SITE_FOLDER,
@@ -29,27 +29,32 @@ from armferry.policy import (
     read_site,
 )
 from armferry.registers import Accelerator
-from armferry.wrapper.asking import ask_vcpus
-from armferry.wrapper.endpoints import Endpoint
-from armferry.wrapper.errors import ArgumentFault, SetUpFault
-from armferry.wrapper.fdsets import given_sets
-from armferry.wrapper.hiding import HidingJudge
-from armferry.wrapper.knowledge import binary_identity, cached, known_properties, remember
-from armferry.wrapper.listening import listening_tcp, listening_unix
-from armferry.wrapper.monitors import (
+from armferry.wrapper.beside.outgoing_judge import HidingJudge
+from armferry.wrapper.beside.pristine import Pristine, pristine_lists, pristine_stream
+from armferry.wrapper.beside.probe import ask_vcpus
+from armferry.wrapper.beside.property_support import (
+    binary_identity,
+    cached,
+    known_properties,
+    remember,
+)
+from armferry.wrapper.beside.service import Service, in_background
+from armferry.wrapper.commandline.command_line import Subject, is_main_channel, subject_of
+from armferry.wrapper.commandline.essential_registers import refuse_needed
+from armferry.wrapper.commandline.fdsets import given_sets
+from armferry.wrapper.commandline.monitors import (
     Monitor,
     Role,
     human_monitors,
     monitors_of,
     moved_aside,
 )
-from armferry.wrapper.needed import refuse_needed
-from armferry.wrapper.options import options_of
-from armferry.wrapper.pristine import Pristine, pristine_lists, pristine_stream
-from armferry.wrapper.properties import given, policy_of, without
-from armferry.wrapper.service import Service, in_background
-from armferry.wrapper.subject import Subject, is_main_channel, subject_of
-from armferry.wrapper.uri import NamedFd, Target, parse_channels, parse_uri
+from armferry.wrapper.commandline.options import options_of
+from armferry.wrapper.commandline.properties import given, policy_of, without
+from armferry.wrapper.commandline.uri import NamedFd, Target, parse_channels, parse_uri
+from armferry.wrapper.errors import ArgumentFault, SetUpFault
+from armferry.wrapper.relay.endpoints import Endpoint
+from armferry.wrapper.relay.listeners import listening_tcp, listening_unix
 
 __all__ = ["prepare"]
 

@@ -43,7 +43,7 @@ def underlying() -> str:
 
 def _asks(words: "list[str]") -> bool:
     """Whether no guest can come of this command line."""
-    from armferry.wrapper.options import options_of, segments
+    from armferry.wrapper.commandline.options import options_of, segments
 
     machine = ""
     for option in options_of(words):

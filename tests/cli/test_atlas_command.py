@@ -12,9 +12,9 @@ import pytest
 from armferry.cli.judgement import Judgement
 from armferry.cli.main import main
 from armferry.decide import judge
-from armferry.hosts.atlas import read_atlas
-from armferry.hosts.kvm import Preflight
-from armferry.hosts.subject import Subject
+from armferry.hosts.fingerprints.atlas import read_atlas
+from armferry.hosts.fingerprints.kvm import Preflight
+from armferry.hosts.fingerprints.subject import Subject
 from armferry.policy import EMPTY
 
 
@@ -148,8 +148,8 @@ def test_a_fingerprint_is_written_without_the_decision(tmp_path: Path) -> None:
         "import sys\n"
         "from pathlib import Path\n"
         "from armferry.cli.main import main\n"
-        "from armferry.hosts import kvm, kvm_fingerprint\n"
-        "from armferry.hosts.atlas import read_atlas\n"
+        "from armferry.hosts.fingerprints import from_kvm as kvm_fingerprint, kvm\n"
+        "from armferry.hosts.fingerprints.atlas import read_atlas\n"
         "found = read_atlas().find('6.12/neoverse-n1').fingerprint\n"
         "kvm.ask = lambda nested: None\n"
         "kvm_fingerprint.fingerprint_of_kvm = lambda host: found\n"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from armferry.hosts.journal import Journal, write_journal
+from armferry.hosts.files.journal import Journal, write_journal
 from armferry.lab.releases import RELEASES
 
 pytestmark = pytest.mark.qemu

@@ -13,7 +13,7 @@ import pytest
 
 from armferry.decide import Destination
 from armferry.decide.values import refusal
-from armferry.hosts.atlas import read_atlas
+from armferry.hosts.fingerprints.atlas import read_atlas
 from armferry.registers import Accelerator, name, parse_register
 
 DATA = Path(__file__).parent / "data/kernel-refusals.json.xz"

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from armferry.cache import cache_folder
 from armferry.cli.main import main
 from armferry.decide import Answer, Risk, SourceFacts, judge, stock_rules
-from armferry.hosts.atlas import read_atlas
-from armferry.hosts.release import release_key
+from armferry.hosts.fingerprints.atlas import read_atlas
+from armferry.hosts.fingerprints.release import release_key
 from armferry.lab.apt import AptState
-from armferry.lab.cache import cache_folder
 from armferry.lab.gate import gate_lines, judge_update
 from armferry.lab.host import HostSpec, LabHost
 from armferry.lab.kernels import Kernel, KernelStore

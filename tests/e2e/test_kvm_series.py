@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from armferry.hosts.fingerprint import dump
+from armferry.hosts.fingerprints.fingerprint import dump
 from armferry.lab.guest import GuestLog
 from armferry.lab.host import HostSpec, LabHost
 from armferry.lab.kernels import KernelStore

@@ -93,9 +93,7 @@ def test_restore_is_stopped_until_the_image_is_ferried(
     assert f"armferry: carried cannot be restored here: {REASON}" in str(stopped.value)
 
     own = json.loads((new.state / "host" / "index.json").read_text())["fingerprints"][0]["file"]
-    _armferry(
-        new, "ferry", "/shared/image", "--in-place", "--to", f"/var/lib/armferry/host/{own}"
-    )
+    _armferry(new, "ferry", "/shared/image", "--in-place", "--to", f"/var/lib/armferry/host/{own}")
     new.virsh("restore", "/shared/image")
     after = _log_at(libvirt_shared, before.last + 3)
     assert after.faults() == ()

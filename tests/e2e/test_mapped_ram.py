@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from armferry.hosts.machine import LoadResult, Machine, MachineSpec
+from armferry.hosts.qmp.process import LoadResult, Machine, MachineSpec
 from armferry.lab.guest import GuestLog
 from armferry.lab.qemu_install import InstalledQemu
 

@@ -26,8 +26,8 @@ from armferry.decide import (
     plan_toml,
 )
 from armferry.ferry.edits import edits_of
-from armferry.hosts.machine import LoadResult, Machine, MachineSpec
-from armferry.hosts.subject import Subject, open_subject
+from armferry.hosts.fingerprints.subject import Subject, open_subject
+from armferry.hosts.qmp.process import LoadResult, Machine, MachineSpec
 from armferry.lab.guest import GuestLog
 from armferry.lab.qemu_install import InstalledQemu
 from armferry.policy import EMPTY, Policy, Source, aggregate, parse_document

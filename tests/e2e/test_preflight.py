@@ -95,7 +95,7 @@ def test_an_unsupported_psci_version_is_told_as_qemu_tells_it(host: LabHost) -> 
 def test_every_vcpu_of_a_guest_can_be_tried(host: LabHost) -> None:
     """Each scratch vCPU is its VM's first, whatever the number of the vCPU that it stands for."""
     script = (
-        "from armferry.hosts.kvm import VcpuLists, ask, preflight\n"
+        "from armferry.hosts.fingerprints.kvm import VcpuLists, ask, preflight\n"
         "own = dict(ask().registers)\n"
         "second = own | {0x603000000013C005: 0x80000001}\n"
         "lists = [VcpuLists(one, one) for one in (own, second)]\n"

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from armferry.hosts.machine import Machine, MachineSpec
-from armferry.hosts.subject import read_state
+from armferry.hosts.fingerprints.subject import read_state
+from armferry.hosts.qmp.process import Machine, MachineSpec
 from armferry.lab.guest import GuestLog
 from armferry.lab.qemu_install import InstalledQemu
 from armferry.registers import Kind, kind

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from armferry.hosts.machine import Machine, MachineSpec
-from armferry.hosts.subject import read_state
+from armferry.hosts.fingerprints.subject import read_state
+from armferry.hosts.qmp.process import Machine, MachineSpec
 from armferry.lab.qemu_install import InstalledQemu
 from armferry.lab.releases import RELEASES
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from armferry.ferry.copy import copy_with_tail, send_with_tail, written_beside
 from armferry.ferry.errors import FerryError, WriteFault
-from armferry.hosts.files import FileWindow
-from armferry.hosts.journal import InterruptedRewrite, Journal, write_journal
+from armferry.hosts.files.journal import InterruptedRewrite, Journal, write_journal
+from armferry.hosts.files.locked import FileWindow
 from armferry.stream import NewTail
 
 MIB = 1 << 20

@@ -11,9 +11,9 @@ import pytest
 from armferry.ferry.copy import Mark, copy_with_tail
 from armferry.ferry.in_place import FileInPlace
 from armferry.ferry.pump import pump
-from armferry.hosts.compression import compressed
-from armferry.hosts.files import FileWindow
-from armferry.hosts.save_image import Saved, image_in, saved_in
+from armferry.hosts.files.compression import compressed
+from armferry.hosts.files.locked import FileWindow
+from armferry.hosts.files.saved_file import Saved, image_in, saved_in
 from armferry.stream import CpuEdit, rewrite_tail
 from armferry.stream.save_image import Compression, SaveImage, SaveImageHeader
 

@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from armferry.ferry.copy import copy_with_tail
 from armferry.ferry.errors import FerryError
 from armferry.ferry.in_place import FileInPlace, StoppedRewrite, finish, undo
-from armferry.hosts.files import FileWindow, UnreadableFile
-from armferry.hosts.journal import (
+from armferry.hosts.files.journal import (
     InterruptedRewrite,
     Journal,
     JournalFault,
@@ -26,6 +25,7 @@ from armferry.hosts.journal import (
     read_journal,
     write_journal,
 )
+from armferry.hosts.files.locked import FileWindow, UnreadableFile
 from armferry.stream import NewTail
 
 HEAD = bytes(range(256)) * 64

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from armferry.decide import Answer, Risk, SourceFacts, judge
-from armferry.hosts.atlas import (
+from armferry.hosts.fingerprints.atlas import (
     Atlas,
     Entry,
     UnknownEntry,
@@ -17,10 +17,10 @@ from armferry.hosts.atlas import (
     pack,
     read_atlas,
 )
-from armferry.hosts.atlas.history import conditions
-from armferry.hosts.fingerprint import dump, parse
-from armferry.hosts.release import newest_match, release_key
-from armferry.hosts.subject import Subject, open_subject
+from armferry.hosts.fingerprints.atlas.history import conditions
+from armferry.hosts.fingerprints.fingerprint import dump, parse
+from armferry.hosts.fingerprints.release import newest_match, release_key
+from armferry.hosts.fingerprints.subject import Subject, open_subject
 from armferry.policy import AcceptedRisk, Policy, aggregate
 from armferry.registers import Accelerator, parse_register
 
@@ -49,7 +49,7 @@ def test_the_atlas_has_every_kernel_series_and_fits() -> None:
     }
     names = [entry.name for entry in entries]
     assert len(set(names)) == len(names)
-    package = Path(__file__).parents[2] / "armferry/hosts/atlas/atlas.json.xz"
+    package = Path(__file__).parents[2] / "armferry/hosts/fingerprints/atlas/atlas.json.xz"
     assert package.stat().st_size < 1 << 20
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from armferry.hosts.compression import (
+from armferry.hosts.files.compression import (
     CompressionFault,
     MissingProgram,
     compressed,

@@ -10,10 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from armferry.errors import ArmferryError
-from armferry.hosts.fingerprint import Fingerprint, FingerprintError, Provenance, dump, parse
-from armferry.hosts.machine import MachineError, MachineSpec
-from armferry.hosts.probe import ProbeError, fingerprint_of_qemu, qemu_version
-from armferry.hosts.subject import open_subject
+from armferry.hosts.fingerprints.fingerprint import (
+    Fingerprint,
+    FingerprintError,
+    Provenance,
+    dump,
+    parse,
+)
+from armferry.hosts.fingerprints.probe import ProbeError, fingerprint_of_qemu, qemu_version
+from armferry.hosts.fingerprints.subject import open_subject
+from armferry.hosts.qmp.process import MachineError, MachineSpec
 from armferry.lab.qemu_install import InstalledQemu
 from armferry.registers import Accelerator
 from armferry.stream.description import DeviceLayout, FieldLayout, StructLayout

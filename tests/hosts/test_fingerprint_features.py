@@ -4,7 +4,13 @@ import json
 
 import pytest
 
-from armferry.hosts.fingerprint import Fingerprint, FingerprintError, Provenance, dump, parse
+from armferry.hosts.fingerprints.fingerprint import (
+    Fingerprint,
+    FingerprintError,
+    Provenance,
+    dump,
+    parse,
+)
 
 
 def document(features: int | None) -> bytes:

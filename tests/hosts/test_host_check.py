@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from armferry.cli.main import main
-from armferry.hosts.hook_install import install
-from armferry.hosts.host_check import Finding, Grade, check_host
+from armferry.hosts.libvirt.hook_install import install
+from armferry.hosts.libvirt.host_check import Finding, Grade, check_host
 from armferry.lab.qemu_install import InstalledQemu
 
 

@@ -4,9 +4,9 @@ import struct
 
 import pytest
 
-from armferry.hosts.kvm import abi
-from armferry.hosts.kvm.abi import Feature, Request
-from armferry.hosts.kvm.midr import identify
+from armferry.hosts.fingerprints.kvm import abi
+from armferry.hosts.fingerprints.kvm.abi import Feature, Request
+from armferry.hosts.fingerprints.kvm.midr import identify
 from armferry.registers import name
 
 NUMBERS = {

@@ -16,7 +16,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from armferry.hosts.kvm import (
+from armferry.hosts.fingerprints.from_kvm import fingerprint_of_kvm
+from armferry.hosts.fingerprints.kvm import (
     Capability,
     Feature,
     HiddenRegister,
@@ -31,8 +32,7 @@ from armferry.hosts.kvm import (
     load_list,
     preflight,
 )
-from armferry.hosts.kvm.abi import MASK_COUNT, Request, register_bytes
-from armferry.hosts.kvm_fingerprint import fingerprint_of_kvm
+from armferry.hosts.fingerprints.kvm.abi import MASK_COUNT, Request, register_bytes
 
 MIDR = 0x603000000013C000
 TCR2, SCTLR, MPIDR = 0x603000000013C103, 0x603000000013C080, 0x603000000013C005

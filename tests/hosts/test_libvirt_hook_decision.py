@@ -12,13 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from armferry.hosts import hook_install
-from armferry.hosts.domain import UnreadableDomain, read_domain
-from armferry.hosts.fingerprint import Fingerprint, Provenance
-from armferry.hosts.hook_install import ForeignHook, hook_path, install, installed_moves, remove
-from armferry.hosts.hook_table import write_table
-from armferry.hosts.libvirt_hook import main
-from armferry.hosts.state_folder import (
+from armferry.hosts.fingerprints.fingerprint import Fingerprint, Provenance
+from armferry.hosts.fingerprints.subject import open_subject
+from armferry.hosts.libvirt import hook_install
+from armferry.hosts.libvirt.domain import UnreadableDomain, read_domain
+from armferry.hosts.libvirt.hook import main
+from armferry.hosts.libvirt.hook_install import (
+    ForeignHook,
+    hook_path,
+    install,
+    installed_moves,
+    remove,
+)
+from armferry.hosts.libvirt.hook_table import write_table
+from armferry.hosts.libvirt.state_folder import (
     GuestKind,
     StateFault,
     kinds_of_domains,
@@ -27,7 +34,6 @@ from armferry.hosts.state_folder import (
     store,
     stored,
 )
-from armferry.hosts.subject import open_subject
 from armferry.lab.libvirt_host import Domain
 from armferry.registers import Accelerator
 from armferry.stream.save_image import Compression, SaveImageHeader
@@ -295,8 +301,8 @@ def test_script_without_armferry_stops_nothing(tmp_path: Path) -> None:
 
 
 def test_hook_imports_next_to_nothing() -> None:
-    code = "import sys, armferry.hosts.libvirt_hook; print(*sorted(sys.modules))"
-    root = Path(hook_install.__file__).parents[2]
+    code = "import sys, armferry.hosts.libvirt.hook; print(*sorted(sys.modules))"
+    root = Path(hook_install.__file__).parents[3]
     done = subprocess.run(
         [sys.executable, "-IS", "-c", f"import sys; sys.path.insert(0, {str(root)!r}); {code}"],
         capture_output=True,
@@ -308,8 +314,10 @@ def test_hook_imports_next_to_nothing() -> None:
     assert [name for name in done.stdout.split() if name.startswith("armferry")] == [
         "armferry",
         "armferry.hosts",
-        "armferry.hosts.domain",
-        "armferry.hosts.libvirt_hook",
+        "armferry.hosts.libvirt",
+        "armferry.hosts.libvirt.domain",
+        "armferry.hosts.libvirt.hook",
+        "armferry.hosts.libvirt.identity",
     ]
 
 

@@ -4,8 +4,8 @@ from collections import defaultdict
 from itertools import combinations
 
 from armferry.decide import Answer, Move, Plan, Risk, judge, make_plan
-from armferry.hosts.atlas import read_atlas
-from armferry.hosts.subject import Subject
+from armferry.hosts.fingerprints.atlas import read_atlas
+from armferry.hosts.fingerprints.subject import Subject
 from armferry.policy import Document, Policy, Source, aggregate, parse_document, problems, to_toml
 
 

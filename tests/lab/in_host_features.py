@@ -6,8 +6,8 @@ Prints, for a plain vCPU and for one with EL2, what came as JSON.
 import json
 import sys
 
-from armferry.hosts.kvm import KvmFault, RegisterRefused, Vcpu, ask
-from armferry.hosts.kvm.abi import register_bytes
+from armferry.hosts.fingerprints.kvm import KvmFault, RegisterRefused, Vcpu, ask
+from armferry.hosts.fingerprints.kvm.abi import register_bytes
 
 PATTERN = int.from_bytes(bytes(range(1, 256)) + b"\x01", "little")
 

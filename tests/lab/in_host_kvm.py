@@ -7,7 +7,14 @@ import json
 import sys
 from collections.abc import Callable
 
-from armferry.hosts.kvm import HiddenRegister, Vcpu, VcpuLists, ask, load_list, preflight
+from armferry.hosts.fingerprints.kvm import (
+    HiddenRegister,
+    Vcpu,
+    VcpuLists,
+    ask,
+    load_list,
+    preflight,
+)
 
 
 def attempt(path: Callable[[Vcpu], object], hidden: int) -> str:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from armferry.hosts.atlas import pack, read_atlas
-from armferry.hosts.fingerprint import parse
+from armferry.hosts.fingerprints.atlas import pack, read_atlas
+from armferry.hosts.fingerprints.fingerprint import parse
 from armferry.lab.atlas_record import KvmEntry, QemuEntry, record
 from armferry.lab.kernels import KernelStore
 from armferry.lab.releases import release_named

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from armferry.cache import cache_folder
 from armferry.lab.apt_sources import DEBIAN, debian_mirror
-from armferry.lab.cache import cache_folder
 from armferry.lab.releases import RELEASES, UnknownReleaseError, release_named
 
 

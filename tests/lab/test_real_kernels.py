@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from armferry.hosts.files import FileWindow
+from armferry.hosts.files.locked import FileWindow
 from armferry.lab.host import HostSpec, Job, LabHost, LabHostFault
 from armferry.lab.kernels import KernelStore
 from armferry.lab.nested import NestedQemu, load, save

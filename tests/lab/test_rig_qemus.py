@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from armferry.hosts.machine import Machine, MachineError, MachineSpec
+from armferry.hosts.qmp.process import Machine, MachineError, MachineSpec
 from armferry.lab import qemu_install
 from armferry.lab.guest import GuestBuildError, GuestLog, build
 from armferry.lab.qemu_install import InstalledQemu, QemuInstallError, install, installed

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from armferry.hosts.files import FileWindow
+from armferry.hosts.files.locked import FileWindow
 from armferry.stream import CorruptStream, StreamParser, TruncatedStream, UnsupportedStream
 from armferry.stream.events import Event, RamBlock, RamRecord, RamRecordKind
 from armferry.stream.mapped import plain_stream

@@ -13,9 +13,9 @@ import pytest
 
 from armferry.policy import Policy
 from armferry.registers import Accelerator
-from armferry.wrapper.hiding import HidingJudge
-from armferry.wrapper.moves import Moves
-from armferry.wrapper.relay import SocketClient, converse
+from armferry.wrapper.beside.outgoing_judge import HidingJudge
+from armferry.wrapper.beside.transfers import Moves
+from armferry.wrapper.relay.relay import SocketClient, converse
 
 
 def _policy(machine: str, accelerator: Accelerator) -> Policy:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from armferry.stream import NotAStream
-from armferry.wrapper.bridges import Bridge, as_sink, as_source, at_offset, bridged
+from armferry.wrapper.beside.bridges import Bridge, as_sink, as_source, at_offset, bridged
 from armferry.wrapper.errors import UriFault
 
 

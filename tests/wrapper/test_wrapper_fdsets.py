@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from armferry.wrapper.fdsets import FdSets, fdset_number, given_sets
+from armferry.wrapper.commandline.fdsets import FdSets, fdset_number, given_sets
 
 
 @pytest.mark.parametrize(

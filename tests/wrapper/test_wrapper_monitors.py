@@ -2,7 +2,13 @@
 
 import pytest
 
-from armferry.wrapper.monitors import Meeting, Role, human_monitors, monitors_of, moved_aside
+from armferry.wrapper.commandline.monitors import (
+    Meeting,
+    Role,
+    human_monitors,
+    monitors_of,
+    moved_aside,
+)
 
 CASES = [
     (

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from armferry.lab.qemu_install import InstalledQemu
 from armferry.lab.releases import RELEASES
-from armferry.wrapper.options import FLAGS, joined, keyed, options_of, segments
+from armferry.wrapper.commandline.options import FLAGS, joined, keyed, options_of, segments
 
 TEXT = st.text(alphabet="ab,=-. ", max_size=12)
 

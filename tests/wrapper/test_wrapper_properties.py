@@ -3,9 +3,9 @@
 import pytest
 
 from armferry.policy import Properties, PsciVersion
+from armferry.wrapper.commandline.essential_registers import refuse_needed
+from armferry.wrapper.commandline.properties import given, policy_of, without
 from armferry.wrapper.errors import ArgumentFault
-from armferry.wrapper.needed import refuse_needed
-from armferry.wrapper.properties import given, policy_of, without
 
 A, B = 0x603000000013C103, 0x603000000013C512
 BMAP = 0x6030000000160003

@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-from armferry.wrapper.subject import subject_of
+from armferry.wrapper.commandline.command_line import subject_of
 
 LIBVIRT = """
 -machine virt-10.0,usb=off,gic-version=3,dump-guest-core=off,pflash0=a,acpi=on

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from armferry.errors import ArmferryError
-from armferry.ferry.gateway.address import ExecAddress, TcpAddress, UnixAddress
-from armferry.wrapper.uri import (
+from armferry.gateway.address import ExecAddress, TcpAddress, UnixAddress
+from armferry.wrapper.commandline.uri import (
     FileTarget,
     NamedFd,
     Target,

@@ -8,8 +8,8 @@ import tempfile
 from importlib.resources import as_file, files
 from pathlib import Path
 
+from armferry.cache import cache_folder
 from armferry.errors import EnvironmentFault
-from armferry.lab.cache import cache_folder
 
 __all__ = ["GuestBuildError", "build"]
 

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import pytest
 
-from armferry.ferry.gateway import (
+from armferry.gateway import (
     Dialer,
     Gateway,
     Judge,
@@ -25,9 +25,9 @@ from armferry.ferry.gateway import (
     Outcome,
     parse_address,
 )
-from armferry.hosts.fingerprint import Fingerprint, dump
-from armferry.hosts.machine import Machine, MachineSpec
-from armferry.hosts.probe import fingerprint_of_qemu
+from armferry.hosts.fingerprints.fingerprint import Fingerprint, dump
+from armferry.hosts.fingerprints.probe import fingerprint_of_qemu
+from armferry.hosts.qmp.process import Machine, MachineSpec
 from armferry.lab.guest import GuestLog
 from armferry.lab.qemu_install import InstalledQemu
 from armferry.policy import EMPTY, Policy, aggregate

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from armferry.ferry.gateway import Ending
-from armferry.hosts.machine import MachineError
+from armferry.gateway import Ending
+from armferry.hosts.qmp.process import MachineError
 
 pytestmark = pytest.mark.qemu
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from armferry.ferry.gateway import Ending, Limits
+from armferry.gateway import Ending, Limits
 
 pytestmark = pytest.mark.qemu
 

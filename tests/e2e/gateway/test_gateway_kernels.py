@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from armferry.decide import Risk
-from armferry.ferry.gateway import Dialer, Ending, Gateway, Judge, Limits, Listener, Outcome
-from armferry.ferry.gateway.address import FdAddress
-from armferry.hosts.fingerprint import Fingerprint
+from armferry.gateway import Dialer, Ending, Gateway, Judge, Limits, Listener, Outcome
+from armferry.gateway.address import FdAddress
+from armferry.hosts.fingerprints.fingerprint import Fingerprint
 from armferry.lab.guest import GuestLog
 from armferry.lab.host import HostSpec, LabHost
 from armferry.lab.kernels import KernelStore

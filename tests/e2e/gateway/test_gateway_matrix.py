@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from armferry.ferry.gateway import Ending, connecting_context, listening_context
+from armferry.gateway import Ending, connecting_context, listening_context
 from armferry.policy import from_options
 
 pytestmark = pytest.mark.qemu

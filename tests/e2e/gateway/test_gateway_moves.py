@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from armferry.ferry.gateway import Ending
-from armferry.hosts.machine import MachineError
+from armferry.gateway import Ending
+from armferry.hosts.qmp.process import MachineError
 from armferry.policy import from_options
 
 pytestmark = pytest.mark.qemu

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from armferry.ferry.gateway import Ending
+from armferry.gateway import Ending
 
 pytestmark = pytest.mark.qemu
 

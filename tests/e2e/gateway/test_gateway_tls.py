@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from armferry.ferry.gateway import Ending, connecting_context, listening_context
+from armferry.gateway import Ending, connecting_context, listening_context
 
 pytestmark = pytest.mark.qemu
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from armferry.hosts.monitor import CommandRefused, Monitor, MonitorFault
+from armferry.hosts.qmp.client import CommandRefused, Monitor, MonitorFault
 
 pytestmark = pytest.mark.qemu
 

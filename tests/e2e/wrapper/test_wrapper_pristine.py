@@ -11,9 +11,9 @@ import pytest
 from armferry.lab.guest import GuestLog
 from armferry.lab.qemu_install import InstalledQemu
 from armferry.policy import PsciVersion
-from armferry.wrapper.asking import Monitor, ask_vcpus
+from armferry.wrapper.beside.pristine import Pristine, pristine_lists, pristine_stream
+from armferry.wrapper.beside.probe import Monitor, ask_vcpus
 from armferry.wrapper.errors import ArgumentFault, SetUpFault
-from armferry.wrapper.pristine import Pristine, pristine_lists, pristine_stream
 
 pytestmark = pytest.mark.qemu
 

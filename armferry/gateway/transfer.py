@@ -1,0 +1,411 @@
+"""One move: its channels, the threads that carry them, and how it ended.
+
+Rules that hold here: one thread for each direction of each channel, so that a direction that
+waits never keeps another one waiting; the first failure decides the ending, and from then on
+every channel is aborted; the destination's connections are opened one after the other by
+whoever calls `start` and `add`.
+"""
+
+import gc
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from armferry.errors import ArmferryError
+from armferry.gateway.channel import Buffer, Channel
+from armferry.gateway.endpoint import ExecChannel
+from armferry.gateway.errors import Refused
+from armferry.gateway.log import Log
+from armferry.gateway.relay_bytes import BUFFER_SIZE, SinkFault, copy_all
+from armferry.gateway.report import Ending, Outcome
+from armferry.gateway.return_path import ReturnPath
+from armferry.gateway.session import DEFAULT_STATE_LIMIT, Judging, Session
+from armferry.stream import StreamError
+
+__all__ = ["Limits", "Move"]
+
+_TICK = 0.05
+_QUIET = 0.05  # seconds of silence after which device state without a description may be whole
+_LINGERING = 5.0  # seconds that extra channels may outlast the main one
+_RETURN_BUFFER = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`state` in bytes of device state held; `stall` in seconds without a byte on any channel.
+
+    `connect` in seconds for a connection to the destination, and for a source that connects to
+    say what it wants.
+    """
+
+    state: int = DEFAULT_STATE_LIMIT
+    stall: float = 120.0
+    connect: float = 10.0
+
+
+class _Flow:
+    """Bytes of one direction; written by one thread."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def moved(self, count: int) -> None:
+        """Counts `count` more."""
+        self.bytes += count
+
+
+class Move:
+    """One move from the first byte on its main channel. `start` it, `add` channels, `wait`.
+
+    With `recovery` the main channel is that of a postcopy migration that goes on after its
+    network failed: the device state is long loaded, and everything is passed on unread.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        main: Channel,
+        dial: Callable[[], Channel],
+        judge: Judging,
+        limits: Limits,
+        log: Log,
+        *,
+        recovery: bool = False,
+        origin: str = "",
+    ) -> None:
+        self.number = number
+        self.origin = origin
+        self._dial = dial
+        self._judge = judge
+        self._limits = limits
+        self._log = log
+        self._session = None if recovery else Session(judge, state_limit=limits.state)
+        self._source = main
+        self._return_path = ReturnPath()
+        self._began = time.monotonic()
+        self._held_since = 0.0
+        self._held_seconds = 0.0
+        self._decision_seconds = 0.0
+        self._state_sent = False
+        self._lock = threading.Lock()
+        self._failure: tuple[Ending, str] | None = None
+        self._channels: list[Channel] = [main]
+        self._forward: list[_Flow] = []
+        self._back: list[_Flow] = []
+        self._threads: list[threading.Thread] = []
+        self._main_threads: list[threading.Thread] = []
+        self._over = False  # nothing joins the move from here on
+        self._changed = threading.Event()
+        self._supervisor = threading.Thread(target=self._supervise, daemon=True)
+        self._outcome: Outcome | None = None
+
+    @property
+    def awaits_silent_channel(self) -> bool:
+        """Whether a channel that says nothing at first may belong here: postcopy-preempt's."""
+        return self.takes_channels and (self._session is None or self._session.postcopy)
+
+    @property
+    def takes_channels(self) -> bool:
+        """Whether the move still runs on its main channel."""
+        return self._failure is None and any(one.is_alive() for one in self._main_threads)
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes of all channels, both directions, so far."""
+        return sum(flow.bytes for flow in (*self._forward, *self._back))
+
+    def start(self) -> None:
+        """Connects to the destination and lets the bytes flow; returns at once."""
+        destination = self._connect()
+        if destination is not None:
+            self._destination = destination
+            forward, back = self._flows()
+            self._main_threads = [
+                self._thread("main forward", lambda: self._carry(forward)),
+                self._thread("main back", lambda: self._answer(back)),
+            ]
+            for thread in self._main_threads:
+                thread.start()
+        self._supervisor.start()
+
+    def add(self, channel: Channel) -> None:
+        """Connects one more channel of the source and lets its bytes flow; returns at once."""
+        with self._lock:
+            self._channels.append(channel)
+        destination = self._connect()
+        with self._lock:
+            over = self._over
+            if destination is not None and not over:
+                self._begin(channel, destination)
+        if destination is not None and not over:
+            self._log.write("channel", move=self.number, channels=len(self._forward))
+        elif over:  # the main channel ended while this one was being connected
+            for end in (channel, destination):
+                if end is not None:
+                    end.abort()
+                    end.close()
+
+    def _begin(self, channel: Channel, destination: Channel) -> None:
+        forward, back = self._flows()
+        threads = [
+            self._thread(f"channel {len(self._forward)} {name}", work)
+            for name, work in (
+                (
+                    "forward",
+                    lambda: self._splice(channel, destination, forward, self._source_ending),
+                ),
+                ("back", lambda: self._splice(destination, channel, back)),
+            )
+        ]
+        for thread in threads:
+            thread.start()
+        self._threads += threads  # whoever finds a thread here may join it
+
+    def fail(self, ending: Ending, reason: str) -> None:
+        """Ends the move for this reason unless it has failed before; aborts every channel."""
+        with self._lock:
+            if self._failure is None:
+                self._failure = (ending, reason)
+            channels = tuple(self._channels)
+        for channel in channels:
+            channel.abort()
+        self._changed.set()
+
+    def wait(self) -> Outcome:
+        """How it ended, once it has."""
+        self._supervisor.join()
+        assert self._outcome is not None
+        return self._outcome
+
+    # -- connections and threads
+
+    def _connect(self) -> Channel | None:
+        """A new connection to the destination; None when there is none, which fails the move."""
+        try:
+            destination = self._dial()
+        except ArmferryError as error:
+            self.fail(Ending.FAILED, str(error))
+            return None
+        with self._lock:
+            self._channels.append(destination)
+            failed = self._failure is not None
+        if failed:
+            destination.abort()
+        return destination
+
+    def _flows(self) -> tuple[_Flow, _Flow]:
+        forward, back = _Flow(), _Flow()
+        self._forward.append(forward)
+        self._back.append(back)
+        return forward, back
+
+    def _thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
+        def guarded() -> None:
+            try:
+                work()
+            except Refused as refusal:
+                self.fail(Ending.REFUSED, str(refusal))
+            except ArmferryError as error:
+                self.fail(Ending.FAILED, str(error))
+            except Exception as error:  # whatever it is, the destination must get no more
+                self._log.write(
+                    "internal-error", move=self.number, traceback=traceback.format_exc()
+                )
+                self.fail(Ending.FAILED, f"armferry itself failed: {error!r}; please report it")
+            finally:
+                self._changed.set()
+
+        return threading.Thread(target=guarded, name=f"move {self.number} {name}", daemon=True)
+
+    # -- the main channel
+
+    def _carry(self, flow: _Flow) -> None:
+        """Source to destination, through the session for as long as it wants to look."""
+        session = self._session
+        if session is not None and not self._walk(session, flow):
+            return
+        self._splice(self._source, self._destination, flow)
+
+    def _walk(self, session: Session, flow: _Flow) -> bool:
+        """Whether everything that follows may be passed on unread; False at the end."""
+        buffer = memoryview(bytearray(BUFFER_SIZE))
+        prepared = False
+        while not session.passing:
+            try:
+                silent = session.holding and not self._source.wait(_QUIET)
+                count = 0 if silent else self._source.receive_into(buffer)
+            except OSError as error:
+                self.fail(self._source_ending(), f"the source's connection failed: {error}")
+                return False
+            if silent:
+                self._pass_on(session, session.settle, flow)
+                continue
+            if not count:
+                try:
+                    self._pass_on(session, session.close, flow)
+                except StreamError as error:
+                    self.fail(self._source_ending(), f"the source ended the migration: {error}")
+                    return False
+                self._destination.finish()
+                return False
+            data = buffer[:count]
+            self._pass_on(session, lambda: session.receive(data), flow)  # noqa: B023
+            if session.machine and not prepared:
+                self._thread("preparation", lambda: self._prepare(session.machine)).start()
+                prepared = True
+        return True
+
+    def _prepare(self, machine: str) -> None:
+        self._judge.prepare(machine)
+        # looking through what was read for garbage would lengthen the guest's pause
+        gc.collect()
+        with self._lock:
+            if not self._over:
+                gc.freeze()
+
+    def _pass_on(
+        self, session: Session, step: Callable[[], tuple[Buffer, ...]], flow: _Flow
+    ) -> None:
+        came = time.monotonic()
+        parts = step()
+        if session.holding and not self._held_since:
+            self._held_since = came
+        decided = session.judgement is not None and not self._state_sent
+        if decided:
+            self._decision_seconds = time.monotonic() - came
+            if session.return_path and self._source.gone:
+                # it has cancelled, and runs the guest on: nobody else may get it
+                self.fail(Ending.CANCELLED, "the source went away before its state was sent on")
+                return
+        if parts:
+            try:
+                self._state_sent = self._state_sent or decided
+                self._destination.send(parts)
+            except OSError as error:
+                self.fail(Ending.FAILED, f"the destination closed the connection: {error}")
+                return
+            flow.moved(sum(map(len, parts)))
+        if decided:
+            self._held_seconds = time.monotonic() - (self._held_since or came)
+            self._log.write(
+                "decided",
+                move=self.number,
+                changed=session.judgement is not None and session.judgement.verdict.changed,
+                state_bytes=session.state_bytes,
+                seconds=round(self._decision_seconds, 6),
+            )
+
+    def _source_ending(self) -> Ending:
+        """What it is when the source goes away: its own will until the state has been sent."""
+        early = self._session is not None and not self._session.delivered
+        return Ending.CANCELLED if early else Ending.FAILED
+
+    def _answer(self, flow: _Flow) -> None:
+        """Destination to source: the return path."""
+        buffer = memoryview(bytearray(_RETURN_BUFFER))
+        while True:
+            try:
+                count = self._destination.receive_into(buffer)
+            except OSError as error:
+                if self._return_path.result is None:
+                    self.fail(Ending.FAILED, f"the destination's connection failed: {error}")
+                break
+            if not count:
+                break
+            self._return_path.watch(buffer[:count])
+            try:
+                self._source.send((buffer[:count],))
+            except OSError:
+                break  # the other direction learns the same and says what it means
+            flow.moved(count)
+        self._source.finish()
+
+    # -- every other channel
+
+    def _splice(
+        self,
+        source: Channel,
+        sink: Channel,
+        flow: _Flow,
+        ending: Callable[[], Ending] = lambda: Ending.FAILED,
+    ) -> None:
+        try:
+            copy_all(source, sink, flow.moved)
+        except SinkFault as error:
+            self.fail(Ending.FAILED, f"{sink.name} closed the connection: {error}")
+        except OSError as error:
+            self.fail(ending(), f"the connection of {source.name} failed: {error}")
+        sink.finish()
+
+    # -- the end
+
+    def _supervise(self) -> None:
+        moved, changed_at = 0, time.monotonic()
+        main_ended: float | None = None
+        while True:
+            self._changed.wait(_TICK)
+            self._changed.clear()
+            now = time.monotonic()
+            running = any(one.is_alive() for one in self._main_threads)
+            if not running:
+                main_ended = main_ended or now
+                extras = any(one.is_alive() for one in self._threads)
+                if not extras or now - main_ended > _LINGERING:
+                    break
+            if self.bytes_moved != moved:
+                moved, changed_at = self.bytes_moved, now
+            elif now - changed_at > self._limits.stall:
+                self.fail(Ending.FAILED, f"no byte has moved for {self._limits.stall:g} s")
+        with self._lock:
+            self._over = True
+            channels, threads = tuple(self._channels), (*self._main_threads, *self._threads)
+        if any(one.is_alive() for one in threads):
+            for channel in channels:
+                channel.abort()
+        for thread in threads:
+            thread.join()
+        for channel in channels:
+            channel.close()
+        gc.unfreeze()  # else nothing of this move would ever be given back
+        self._outcome = self._result()
+
+    def _result(self) -> Outcome:
+        session = self._session
+        ending, reason = self._failure or self._success()
+        if self._return_path.result == 0:
+            # nothing that happens to a connection after the last word takes it back
+            ending, reason = Ending.COMPLETED, ""
+        return Outcome(
+            number=self.number,
+            ending=ending,
+            reason=reason,
+            machine=session.machine if session else "",
+            mode="recovery" if session is None else "postcopy" if session.packaged else "precopy",
+            channels=len(self._forward),
+            bytes_forward=sum(flow.bytes for flow in self._forward),
+            bytes_back=sum(flow.bytes for flow in self._back),
+            pages=session.pages if session else 0,
+            zero_pages=session.zero_pages if session else 0,
+            state_bytes=session.state_bytes if session else 0,
+            held_seconds=self._held_seconds,
+            decision_seconds=self._decision_seconds,
+            seconds=time.monotonic() - self._began,
+            before_state=session is not None and not self._state_sent,
+            judgement=session.judgement if session else None,
+        )
+
+    def _success(self) -> tuple[Ending, str]:
+        """The ending when no channel failed."""
+        for channel in self._channels:
+            if isinstance(channel, ExecChannel) and channel.exit_status:
+                return Ending.FAILED, f"{channel.name} ended with status {channel.exit_status}"
+        if self._session is None or not self._session.return_path:
+            return Ending.DELIVERED, ""
+        if self._return_path.result == 0:
+            return Ending.COMPLETED, ""
+        if self._return_path.result is None:
+            reason = "the destination closed the connection and never said that it loaded the guest"
+            return Ending.FAILED, f"{reason}; its own log tells why"
+        return Ending.FAILED, "the destination said that it could not load the guest"

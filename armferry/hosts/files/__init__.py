@@ -1,0 +1,1 @@
+"""What holds a stream on disk: locked, journalled, compressed, written whole or not at all."""

@@ -1,0 +1,1 @@
+"""Register lists and layouts of hosts: probed, read from a stream or a kernel, recorded."""

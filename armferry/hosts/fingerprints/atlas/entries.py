@@ -1,0 +1,171 @@
+"""Entries of the atlas: a fingerprint each, by name, and how it was made.
+
+An entry of a kernel is `RELEASE/CPU`, what its KVM gives a VM on that CPU model; one of a QEMU is
+`qemu-VERSION/MACHINE/CPU`, what it gives a VM under TCG, and `qemu-VERSION/kvm/CPU`, what it saves
+under KVM. There the kernel alone makes the list and QEMU alone the sections, so that
+`RELEASE/CPU/qemu-VERSION` is the list of the one with the sections of the other. A beginning of
+the release or version names the newest one that continues it: `6.12/neoverse-n1`. All of them are
+in one compressed JSON document beside this module; the lab records them
+(`armferry.lab.atlas_record`).
+"""
+
+import json
+import lzma
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from armferry.errors import ArmferryError
+from armferry.hosts.fingerprints.fingerprint import Fingerprint, parse
+from armferry.hosts.fingerprints.release import newest_match, release_key
+
+__all__ = ["Atlas", "Entry", "UnknownEntry", "pack", "read_atlas"]
+
+FORMAT = "armferry-atlas"
+VERSION = 1
+_FILE = "atlas.json.xz"
+_QEMU = "qemu-"
+_KVM = "kvm"
+
+
+class UnknownEntry(ArmferryError):
+    """The atlas has no entry of that name."""
+
+
+class Entry:
+    """One recorded fingerprint: `made` says from which package and with which command."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self.name: str = document["name"]
+        self.made: Mapping[str, str] = document["made"]
+        self.document: Mapping[str, Any] = document["fingerprint"]
+
+    @property
+    def release(self) -> str:
+        """The kernel's release or the QEMU's version."""
+        return self.name.partition("/")[0].removeprefix(_QEMU)
+
+    @property
+    def cpu(self) -> str:
+        """The CPU model: the host's under KVM, the guest's under TCG."""
+        return self.name.split("/")[2 if self.is_qemu else 1]
+
+    @property
+    def machine(self) -> str:
+        """The machine type of a QEMU's entry under TCG, empty for the others."""
+        return self.name.split("/")[1] if self.is_qemu and not self.under_kvm else ""
+
+    @property
+    def under_kvm(self) -> bool:
+        """Whether the host's kernel made the list."""
+        return not self.is_qemu or self.name.split("/")[1] == _KVM
+
+    @property
+    def is_qemu(self) -> bool:
+        return self.name.startswith(_QEMU)
+
+    @property
+    def length(self) -> int:
+        """How many registers the first vCPU has; much quicker than to read the fingerprint."""
+        return len(self.document["cpus"][0]["registers"])
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """As if it had just been recorded, but for where it came from: `how` is `atlas`."""
+        found = parse(json.dumps(self.document).encode(), f"atlas:{self.name}")
+        about = replace(found.provenance, how="atlas")
+        if self.under_kvm:
+            about = replace(about, cpu=f"host ({self.cpu})")
+        return replace(found, provenance=about)
+
+
+@dataclass(frozen=True, slots=True)
+class Atlas:
+    """Every entry: kernels first, then QEMUs, oldest release first."""
+
+    entries: tuple[Entry, ...]
+
+    @property
+    def kernels(self) -> tuple[Entry, ...]:
+        return tuple(entry for entry in self.entries if not entry.is_qemu)
+
+    def find(self, text: str) -> Entry:
+        """The entry that `text` names. Raises UnknownEntry, which says what there is instead."""
+        first, *rest = text.split("/")
+        if len(rest) == 2 and rest[1].startswith(_QEMU):
+            kernel, qemu = self.find(f"{first}/{rest[0]}"), self.find(f"{rest[1]}/{_KVM}/{rest[0]}")
+            return _with_sections(kernel, qemu)
+        wanted_qemu = first.startswith(_QEMU)
+        same = [entry for entry in self.entries if entry.is_qemu is wanted_qemu]
+        fitting = {entry.release: entry for entry in same if entry.name.split("/")[1:] == rest}
+        release = newest_match(first.removeprefix(_QEMU), fitting)
+        if release is not None:
+            return fitting[release]
+        known = {entry.release for entry in same}
+        if newest_match(first.removeprefix(_QEMU), known) is None:
+            releases = ", ".join(sorted(known, key=release_key))
+            what = "QEMUs" if wanted_qemu else "kernels"
+            raise UnknownEntry(f"atlas:{text}: the atlas has no {first}; its {what}: {releases}")
+        others = [
+            "/".join(entry.name.split("/")[1:])
+            for entry in same
+            if newest_match(first.removeprefix(_QEMU), [entry.release])
+        ]
+        raise UnknownEntry(
+            f"atlas:{text}: of {first} the atlas has {', '.join(dict.fromkeys(others))}: write"
+            f" atlas:{first}/{others[0]}"
+        )
+
+
+def _with_sections(kernel: Entry, qemu: Entry) -> Entry:
+    """The list of a kernel with the sections that a QEMU saves under KVM."""
+    sections = qemu.document
+    about = {**kernel.document["provenance"], "qemu": sections["provenance"]["qemu"]}
+    return Entry(
+        {
+            "name": f"{kernel.name}/{_QEMU}{qemu.release}",
+            "made": {
+                **kernel.made,
+                **{f"sections {key}": value for key, value in qemu.made.items()},
+            },
+            "fingerprint": {
+                **kernel.document,
+                "provenance": about,
+                "devices": sections["devices"],
+                "features": sections["features"],
+            },
+        }
+    )
+
+
+@cache
+def read_atlas() -> Atlas:
+    """The atlas that comes with armferry."""
+    packed = files(__package__).joinpath(_FILE).read_bytes()
+    document = json.loads(lzma.decompress(packed))
+    return Atlas(tuple(Entry(entry) for entry in document["entries"]))
+
+
+def pack(folder: Path) -> bytes:
+    """The atlas document of every entry recorded in `folder`, compressed."""
+    recorded = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "entries": sorted(recorded, key=lambda entry: _order(str(entry["name"]))),
+    }
+    text = json.dumps(document, separators=(",", ":"))
+    return lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME)
+
+
+def _order(name: str) -> tuple[bool, tuple[int, ...], list[str]]:
+    release, *rest = name.split("/")
+    return release.startswith(_QEMU), release_key(release), rest
+
+
+def of_cpu(entries: Iterable[Entry], cpu: str) -> list[Entry]:
+    """The entries of one CPU model, in their order."""
+    return [entry for entry in entries if entry.cpu == cpu]

@@ -1,0 +1,24 @@
+"""What this host's /dev/kvm said, as a fingerprint, the common document."""
+
+from armferry.hosts.fingerprints.fingerprint import Fingerprint, Provenance
+from armferry.hosts.fingerprints.kvm import KvmHost
+from armferry.registers import Accelerator
+
+__all__ = ["fingerprint_of_kvm"]
+
+
+def fingerprint_of_kvm(host: KvmHost) -> Fingerprint:
+    """The document that every other command takes."""
+    return Fingerprint(
+        Provenance(
+            how="kvm",
+            cpu="host",
+            accelerator=Accelerator.KVM,
+            kernel=host.kernel,
+            hardware="" if host.cpu is None else host.cpu.text,
+        ),
+        (host.registers,),
+        at_reset=True,
+        writable=host.writable,
+        capabilities={capability.name: value for capability, value in host.capabilities.items()},
+    )

@@ -1,0 +1,206 @@
+"""Anything with a register list, named on a command line.
+
+A stream, a save image or a fingerprint, in a file or on standard input (`-`); this host's own KVM
+(`kvm:`, or `kvm:nested` for vCPUs with EL2); an entry of the atlas (`atlas:6.12/neoverse-n1`).
+Looks at the first bytes of a file, never at its name; one that is called like a host is `./kvm:`.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from armferry.decide import Layouts, Move, SourceFacts
+from armferry.errors import ArmferryError
+from armferry.hosts.files.locked import FileWindow, UnreadableFile
+from armferry.hosts.files.saved_file import Saved, saved_from, saved_in
+from armferry.hosts.fingerprints.atlas import read_atlas
+from armferry.hosts.fingerprints.fingerprint import MAX_DOCUMENT, Fingerprint, parse
+from armferry.hosts.fingerprints.from_kvm import fingerprint_of_kvm
+from armferry.hosts.fingerprints.from_stream import fingerprint_of_stream
+from armferry.hosts.fingerprints.kvm import ask
+from armferry.registers import Accelerator
+from armferry.stream import SavedState, StreamError
+from armferry.stream.save_image import SaveImage
+
+__all__ = [
+    "OWN_KVM",
+    "OWN_NESTED_KVM",
+    "STANDARD_INPUT",
+    "BadStream",
+    "Subject",
+    "naming",
+    "open_subject",
+    "read_state",
+    "standard_input",
+    "state_in",
+    "stream_subject",
+]
+
+STANDARD_INPUT = "-"
+OWN_KVM = "kvm:"
+OWN_NESTED_KVM = "kvm:nested"
+ATLAS = "atlas:"
+_CHUNK = 1 << 20
+_START = 64  # enough to tell a document from a stream
+
+
+class BadStream(ArmferryError):
+    """A stream that cannot be understood, and the name of the file it is in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One end of a move. `saved` is None unless it is a stream.
+
+    `image` is the head of the libvirt save image that the stream was in, if it was in one.
+    """
+
+    text: str
+    fingerprint: Fingerprint
+    saved: SavedState | None
+    image: SaveImage | None = None
+
+    @property
+    def machine(self) -> str:
+        """The machine type, empty when nobody knows."""
+        return self.fingerprint.provenance.machine
+
+    @property
+    def accelerator(self) -> Accelerator:
+        """Who made the lists."""
+        return self.fingerprint.accelerator
+
+    @property
+    def lists(self) -> tuple[Mapping[int, int], ...]:
+        """One register list for each vCPU."""
+        return self.fingerprint.cpus
+
+    def facts(self, host: Fingerprint | None) -> tuple[SourceFacts, ...]:
+        """What is known of each vCPU as a source; `host` is a fingerprint of its host, if any."""
+        fresh = self.saved is not None and self.saved.fresh
+        if host is None and self.fingerprint.at_reset and self.saved is None:
+            host = self.fingerprint
+        return tuple(
+            SourceFacts(None if host is None else one.registers, fresh)
+            for one in (host or self.fingerprint).destinations(len(self.lists))
+        )
+
+    def move_to(
+        self, destination: "Subject", host: Fingerprint | None = None, qemu: str = ""
+    ) -> Move:
+        """The move from here to `destination`.
+
+        `host` is a fingerprint of the source's host, `qemu` the version of the destination's QEMU,
+        empty to believe its fingerprint.
+        """
+        return Move(
+            lists=self.lists,
+            destinations=destination.fingerprint.destinations(len(self.lists)),
+            facts=self.facts(host),
+            machine=self.machine,
+            destination_machine=destination.machine,
+            layouts=self.layouts_to(destination, qemu),
+        )
+
+    def layouts_to(self, destination: "Subject", qemu: str) -> Layouts:
+        """What is known of the sections of a move from here to `destination`.
+
+        `qemu` is the version of the destination's QEMU, empty to believe its fingerprint. Raises
+        BadStream where the CPU's subsections cannot be told apart.
+        """
+        there = destination.fingerprint
+        cpus = () if self.saved is None else self.saved.cpus
+        with naming(self.text):
+            contents = tuple({p.name: p.payload for p in cpu.subsections} for cpu in cpus)
+        return Layouts(
+            source=self.fingerprint.devices,
+            destination=there.devices,
+            contents=contents,
+            words=tuple(cpu.features for cpu in cpus),
+            fresh=self.fingerprint.at_reset,
+            at_reset=there.at_reset,
+            features=there.features,
+            qemu=qemu or there.provenance.qemu,
+        )
+
+
+def open_subject(text: str) -> Subject:
+    """What `text` names.
+
+    Raises UnreadableFile, InterruptedRewrite, BadStream, CompressionFault, MissingProgram,
+    FingerprintError, KvmFault or UnknownEntry.
+    """
+    if text == STANDARD_INPUT:
+        return _standard_input()
+    if text in (OWN_KVM, OWN_NESTED_KVM):
+        host = ask(nested=text == OWN_NESTED_KVM)
+        return Subject(text, fingerprint_of_kvm(host), None)
+    if text.startswith(ATLAS):
+        return Subject(text, read_atlas().find(text.removeprefix(ATLAS)).fingerprint, None)
+    with FileWindow(Path(text)) as window:
+        if window.read(0, _START).lstrip()[:1] != b"{":
+            return stream_subject(text, state_in(window))
+        return _document(window.read(0, MAX_DOCUMENT + 1), text)
+
+
+def stream_subject(text: str, saved: Saved) -> Subject:
+    """A saved state as one end of a move. Raises BadStream."""
+    with naming(text):
+        return Subject(text, fingerprint_of_stream(saved.state), saved.state, saved.image)
+
+
+def read_state(path: Path) -> SavedState:
+    """The saved state in the file `path`. Raises as `open_subject`."""
+    with FileWindow(path) as window:
+        return state_in(window).state
+
+
+def state_in(window: FileWindow) -> Saved:
+    """The saved state in an open file.
+
+    Raises UnreadableFile, BadStream, CompressionFault or MissingProgram.
+    """
+    with naming(str(window.path)):
+        return saved_in(window)
+
+
+def standard_input() -> int:
+    """The descriptor of standard input. Raises UnreadableFile when there is none."""
+    if sys.stdin is None:
+        raise UnreadableFile("standard input is closed; give the name of a file instead of -")
+    return sys.stdin.fileno()
+
+
+@contextlib.contextmanager
+def naming(text: str) -> Iterator[None]:
+    """Gives every fault of a stream that the block reads the name of its file."""
+    try:
+        yield
+    except StreamError as fault:
+        raise BadStream(f"{text}: {fault}") from fault
+
+
+def _standard_input() -> Subject:
+    source = standard_input()
+    data = _read(source)
+    if data.lstrip()[:1] == b"{":
+        while len(data) <= MAX_DOCUMENT and (more := _read(source)):
+            data += more
+        return _document(data, STANDARD_INPUT)
+    with naming(STANDARD_INPUT):
+        saved = saved_from(source, data)
+    return stream_subject(STANDARD_INPUT, saved)
+
+
+def _document(data: bytes, text: str) -> Subject:
+    return Subject(text, parse(data, text), None)
+
+
+def _read(source: int) -> bytes:
+    try:
+        return os.read(source, _CHUNK)
+    except OSError as error:
+        raise UnreadableFile(f"standard input cannot be read: {error.strerror}") from error

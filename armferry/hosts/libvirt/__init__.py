@@ -1,0 +1,1 @@
+"""What libvirt says of its guests, and the hook that it asks before it starts or moves one."""

@@ -1,0 +1,143 @@
+"""What libvirt's hook looks up, worked out beforehand from the stored fingerprints.
+
+For each kind of guest this host was fingerprinted for: the register list with the values that no
+move may change, and for every other known host whether its guests can come, by QEMU alone and by
+armferry under the builtin levels and the site's policy. Also the whole decision on one save
+image, for the case that its lists are not this host's. The table's reader is `hook`.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from armferry.decide import Answer, Move, Verdict, judge, stock_verdict
+from armferry.decide.stock_rules import tcg_keeps
+from armferry.hosts.fingerprints.fingerprint import Fingerprint
+from armferry.hosts.fingerprints.subject import Subject, open_subject
+from armferry.hosts.libvirt.domain import DomainFacts
+from armferry.hosts.libvirt.state_folder import Stored, other_hosts, stored, write_json
+from armferry.policy import SITE_FOLDER, aggregate, read_site
+from armferry.registers import Accelerator, Kind, describe
+
+__all__ = ["judge_image", "make_table", "write_table"]
+
+_NAMES = 4
+_FIXED_KINDS = (Kind.IDENTIFICATION, Kind.FIRMWARE_VERSION, Kind.FIRMWARE_BITMAP)
+
+
+def write_table(state: Path) -> dict[str, Any]:
+    """Works the table out again and stores it. Raises StateFault, FingerprintError, PolicyError."""
+    table = make_table(stored(state), other_hosts(state))
+    write_json(state / "hook.json", table)
+    return table
+
+
+def make_table(
+    own: Iterable[Stored], others: Mapping[str, Iterable[Fingerprint]]
+) -> dict[str, Any]:
+    """The table, as `hook` reads it."""
+    guests: dict[str, dict[str, Any]] = {}
+    for one in own:
+        kind = one.kind
+        guests.setdefault(f"{kind.machine} {kind.cpu} {kind.accelerator}", {})[kind.emulator] = {
+            "kernel": one.kernel,
+            "emulator": list(one.emulator_identity),
+            **_list_of(one.fingerprint),
+            "hosts": {
+                name: _answers(Subject(name, theirs, None), one.fingerprint)
+                for name, fingerprints in others.items()
+                for theirs in fingerprints
+                if _same_kind(theirs, one)
+            },
+        }
+    return {"format": "armferry-hook", "version": 1, "guests": guests}
+
+
+def judge_image(path: str, domain: DomainFacts, moves: str, state: str) -> str | None:
+    """Why a save image cannot be restored here, None when it can."""
+    for one in stored(Path(state)):
+        kind = one.kind
+        if (kind.machine, kind.cpu, kind.accelerator, kind.emulator) == (
+            domain.machine,
+            domain.cpu,
+            domain.accelerator,
+            domain.emulator,
+        ):
+            reason = _answers(open_subject(path), one.fingerprint)[moves]
+            return None if reason is None else f"{domain.name} cannot be restored here: {reason}"
+    return None
+
+
+def _same_kind(theirs: Fingerprint, ours: Stored) -> bool:
+    about = theirs.provenance
+    return (about.machine, about.cpu, theirs.accelerator.value) == (
+        ours.kind.machine,
+        ours.kind.cpu,
+        ours.kind.accelerator,
+    )
+
+
+def _list_of(fingerprint: Fingerprint) -> dict[str, Any]:
+    """The indexes in the order of a stream, and the values that must not differ, by position."""
+    registers = sorted(fingerprint.cpus[0].items())
+    return {
+        "indexes": b"".join(index.to_bytes(8, "big") for index, _ in registers).hex(),
+        "fixed": [
+            [position, value.to_bytes(8, "big").hex()]
+            for position, (index, value) in enumerate(registers)
+            if _fixed(index, fingerprint.accelerator)
+        ],
+    }
+
+
+def _fixed(index: int, accelerator: Accelerator) -> bool:
+    if accelerator is Accelerator.TCG:
+        return tcg_keeps(index)
+    register = describe(index, accelerator)
+    return register.constant or register.kind in _FIXED_KINDS
+
+
+def _answers(source: Subject, here: Fingerprint) -> dict[str, str | None]:
+    """For each way of moving a reason against it, in one line, or None."""
+    destination = Subject("here", here, None)
+    count = len(source.lists)
+    destinations = here.destinations(count)
+    layouts = source.layouts_to(destination, "")
+    stock = stock_verdict(source.lists, destinations, here.provenance.qemu, layouts)
+    verdict = judge(
+        Move(
+            lists=source.lists,
+            destinations=destinations,
+            facts=source.facts(None),
+            machine=source.machine,
+            destination_machine=destination.machine,
+            layouts=layouts,
+        ),
+        aggregate(source.machine, here.accelerator, site=read_site(SITE_FOLDER)),
+    )
+    return {
+        "stock": None if stock.loads else _stock_reason(stock.culprits, verdict, here),
+        "ferried": None if verdict.answer is not Answer.FAILS else _reason(verdict),
+    }
+
+
+def _stock_reason(culprits: Iterable[int], verdict: Verdict, here: Fingerprint) -> str:
+    names = [describe(index, here.accelerator).name for index in culprits]
+    what = f"registers {_some(names)}" if names else "its device state"
+    text = f"QEMU {here.provenance.qemu} would refuse {what}"
+    if verdict.answer is Answer.FAILS:
+        return f"{text}, and armferry too: {_reason(verdict)}"
+    return f"{text}; armferry can carry it: armferry ferry for an image, armferry gateway live"
+
+
+def _reason(verdict: Verdict) -> str:
+    names = [outcome.name for outcome in verdict.decisions[0].refused]
+    if names:
+        return f"no rule of the policy allows {_some(names)}; see armferry check"
+    return verdict.obstacles[0]
+
+
+def _some(names: list[str]) -> str:
+    if len(names) <= _NAMES:
+        return ", ".join(names)
+    return f"{', '.join(names[:_NAMES])} and {len(names) - _NAMES} more"

@@ -1,0 +1,82 @@
+"""This host's stored fingerprints brought up to date, and the hook's table with them.
+
+Asked for are the kinds of guests that libvirt has here, those that were stored before, and those
+that other hosts have and could send. Only what is missing or stale is probed; a fingerprint that
+is stale and cannot be made again is removed, for nothing must be decided from it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from armferry.errors import ArmferryError
+from armferry.hosts.fingerprints.fingerprint import Fingerprint
+from armferry.hosts.fingerprints.probe import fingerprint_of_qemu
+from armferry.hosts.libvirt.hook_table import write_table
+from armferry.hosts.libvirt.state_folder import (
+    GuestKind,
+    Stored,
+    kinds_of_domains,
+    kinds_of_hosts,
+    other_hosts,
+    remove_stored,
+    store,
+    stored,
+)
+from armferry.hosts.qmp.process import MachineSpec
+
+__all__ = ["Refreshed", "refresh"]
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """All that is stored now, which of it is new, and why a kind could not be probed."""
+
+    stored: tuple[Stored, ...]
+    new: tuple[GuestKind, ...]
+    faults: Mapping[GuestKind, str]
+
+
+def refresh(state: Path, extra: Sequence[GuestKind], default_qemu: Callable[[], str]) -> Refreshed:
+    """Brings everything below `state` up to date.
+
+    `extra` are kinds beside those that are known; `default_qemu` is asked for the QEMU that
+    guests of other hosts would get here. Raises StateFault, FingerprintError or PolicyError.
+    """
+    have = stored(state)
+    others = other_hosts(state)
+    faults: dict[GuestKind, str] = {}
+    new: list[GuestKind] = []
+    for kind in _wanted(have, others, extra, default_qemu):
+        old = next((one for one in have if one.kind == kind), None)
+        if old is not None and old.fresh:
+            continue
+        spec = MachineSpec(machine=kind.machine, cpu=kind.cpu, accel=kind.accelerator)
+        try:
+            found = fingerprint_of_qemu(Path(kind.emulator), spec)
+        except ArmferryError as fault:
+            faults[kind] = str(fault).splitlines()[0]
+            if old is not None:
+                have = remove_stored(state, old, before=have)
+            continue
+        have = store(state, kind, found, before=have)
+        new.append(kind)
+    write_table(state)
+    return Refreshed(have, tuple(new), faults)
+
+
+def _wanted(
+    have: Sequence[Stored],
+    others: Mapping[str, Sequence[Fingerprint]],
+    extra: Sequence[GuestKind],
+    default_qemu: Callable[[], str],
+) -> tuple[GuestKind, ...]:
+    wanted = dict.fromkeys((*kinds_of_domains(), *(one.kind for one in have), *extra))
+    known = {(kind.machine, kind.cpu, kind.accelerator) for kind in wanted}
+    if others:
+        wanted |= dict.fromkeys(
+            kind
+            for kind in kinds_of_hosts(others, default_qemu())
+            if (kind.machine, kind.cpu, kind.accelerator) not in known
+        )
+    return tuple(wanted)

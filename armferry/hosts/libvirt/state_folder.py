@@ -1,0 +1,230 @@
+"""What is kept on a host below /var/lib/armferry.
+
+    host/index.json      this host's name and what each of its fingerprints was made of
+    host/*.json          this host's fingerprints
+    hosts/NAME/          the same folder of another host, copied here by whoever runs the fleet
+    hook.json            what libvirt's hook looks up (`hook_table`)
+
+Knows the layout and when a fingerprint is stale; refuses to know how one is made (`probe`).
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from armferry.errors import EnvironmentFault
+from armferry.hosts.fingerprints.fingerprint import Fingerprint, dump, parse
+from armferry.hosts.libvirt.domain import UnreadableDomain, read_domain
+from armferry.hosts.libvirt.identity import identity
+
+__all__ = [
+    "DOMAIN_FOLDERS",
+    "GuestKind",
+    "StateFault",
+    "Stored",
+    "kinds_of_domains",
+    "kinds_of_hosts",
+    "other_hosts",
+    "remove_stored",
+    "store",
+    "stored",
+    "write_json",
+]
+
+DOMAIN_FOLDERS = (Path("/etc/libvirt/qemu"), Path("/run/libvirt/qemu"))
+"""Where libvirt keeps the XML of defined and of running domains."""
+
+_INDEX = "index.json"
+_FORMAT, _VERSION = "armferry-host", 1
+
+
+class StateFault(EnvironmentFault):
+    """A file below the state folder that cannot be read or written."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuestKind:
+    """What decides which registers a guest has on a host.
+
+    `cpu` is the text after -cpu, `accelerator` is `tcg` or `kvm`, `emulator` the QEMU's path.
+    """
+
+    machine: str
+    cpu: str
+    accelerator: str
+    emulator: str
+
+    def __str__(self) -> str:
+        return f"{self.machine}, {self.cpu}, {self.accelerator}, {self.emulator}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One stored fingerprint, and the kernel and the QEMU (size, time in ns) it was made of."""
+
+    kind: GuestKind
+    file: str
+    kernel: str
+    emulator_identity: tuple[int, int]
+    fingerprint: Fingerprint
+
+    @property
+    def fresh(self) -> bool:
+        """Whether kernel and QEMU are still those."""
+        found = identity(self.kind.emulator)
+        return self.kernel == os.uname().release and found == [*self.emulator_identity]
+
+
+def kinds_of_domains(folders: Iterable[Path] = DOMAIN_FOLDERS) -> tuple[GuestKind, ...]:
+    """The kinds of the aarch64 domains that libvirt has on this host, each once.
+
+    A domain whose XML does not determine its CPU is left out. Raises StateFault.
+    """
+    found: dict[GuestKind, None] = {}
+    for folder in folders:
+        for path in sorted(folder.glob("*.xml")):
+            try:
+                domain = read_domain(path.read_text(encoding="utf-8"))
+            except FileNotFoundError:
+                continue  # the domain has just ended
+            except (OSError, UnicodeDecodeError, UnreadableDomain) as error:
+                raise StateFault(f"{path}: cannot be read: {error}") from error
+            if domain is not None and domain.cpu:
+                kind = GuestKind(domain.machine, domain.cpu, domain.accelerator, domain.emulator)
+                found[kind] = None
+    return tuple(found)
+
+
+def kinds_of_hosts(
+    hosts: Mapping[str, Iterable[Fingerprint]], emulator: str
+) -> tuple[GuestKind, ...]:
+    """The kinds of guests that other hosts have and could send here, for the QEMU `emulator`."""
+    found: dict[GuestKind, None] = {}
+    for fingerprints in hosts.values():
+        for one in fingerprints:
+            about = one.provenance
+            if about.machine and about.cpu:
+                kind = GuestKind(about.machine, about.cpu, one.accelerator.value, emulator)
+                found[kind] = None
+    return tuple(found)
+
+
+def stored(state: Path) -> tuple[Stored, ...]:
+    """This host's fingerprints. Raises StateFault or FingerprintError."""
+    folder = state / "host"
+    try:
+        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError) as error:
+        raise StateFault(f"{folder / _INDEX}: cannot be read: {error}") from error
+    try:
+        if index["format"] != _FORMAT or index["version"] != _VERSION:
+            raise ValueError(f"format {index['format']!r} version {index['version']!r}")
+        rows = [
+            (
+                GuestKind(**row["kind"]),
+                str(row["file"]),
+                str(row["kernel"]),
+                (int(row["emulator"][0]), int(row["emulator"][1])),
+            )
+            for row in index["fingerprints"]
+        ]
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise StateFault(
+            f"{folder / _INDEX}: not an index of this armferry: {error!r}; remove {folder} and run "
+            "armferry host fingerprint"
+        ) from None
+    return tuple(Stored(*row, _load(folder / row[1])) for row in rows)
+
+
+def store(
+    state: Path, kind: GuestKind, fingerprint: Fingerprint, *, before: Iterable[Stored]
+) -> tuple[Stored, ...]:
+    """Keeps `fingerprint` as this host's for `kind`; all that is stored then. Raises StateFault."""
+    found = identity(kind.emulator)
+    if found is None:
+        raise StateFault(f"{kind.emulator}: is not there any more")
+    kept = [one for one in before if one.kind != kind]
+    file = _file_name(kind, {one.file for one in kept})
+    one = Stored(kind, file, os.uname().release, (found[0], found[1]), fingerprint)
+    _write(state / "host" / file, dump(fingerprint))
+    kept.append(one)
+    _write_index(state, kept)
+    return tuple(kept)
+
+
+def remove_stored(state: Path, gone: Stored, *, before: Iterable[Stored]) -> tuple[Stored, ...]:
+    """Forgets one fingerprint; all that is stored then. Raises StateFault."""
+    kept = [one for one in before if one is not gone]
+    _write_index(state, kept)
+    (state / "host" / gone.file).unlink(missing_ok=True)
+    return tuple(kept)
+
+
+def other_hosts(state: Path) -> dict[str, tuple[Fingerprint, ...]]:
+    """The fingerprints of other hosts, by name. Raises StateFault or FingerprintError."""
+    found: dict[str, tuple[Fingerprint, ...]] = {}
+    for folder in sorted((state / "hosts").glob("*")):
+        files = (path for path in sorted(folder.glob("*.json")) if path.name != _INDEX)
+        found[folder.name] = tuple(_load(path) for path in files)
+    return found
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Writes a document in one step. Raises StateFault."""
+    _write(path, json.dumps(document, indent=1) + "\n")
+
+
+def _load(path: Path) -> Fingerprint:
+    try:
+        return parse(path.read_bytes(), str(path))
+    except OSError as error:
+        raise StateFault(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _write_index(state: Path, rows: Iterable[Stored]) -> None:
+    write_json(
+        state / "host" / _INDEX,
+        {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "name": os.uname().nodename,
+            "fingerprints": [
+                {
+                    "kind": asdict(one.kind),
+                    "file": one.file,
+                    "kernel": one.kernel,
+                    "emulator": list(one.emulator_identity),
+                }
+                for one in rows
+            ],
+        },
+    )
+
+
+def _file_name(kind: GuestKind, taken: set[str]) -> str:
+    plain = "".join(
+        letter if letter.isalnum() or letter in ".-" else "_"
+        for letter in f"{kind.machine}-{kind.cpu}-{kind.accelerator}"
+    )
+    name, number = f"{plain}.json", 2
+    while name in taken or name == _INDEX:
+        name, number = f"{plain}-{number}.json", number + 1
+    return name
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise StateFault(f"{path}: cannot be written: {error.strerror}") from error

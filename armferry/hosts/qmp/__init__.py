@@ -1,0 +1,1 @@
+"""QEMU over QMP: a client of a running one, a process of our own."""

@@ -1,0 +1,72 @@
+"""Which of the mission's properties the QEMU underneath knows by itself: asked, never guessed.
+
+A QEMU without a machine is started for it, which takes about 0.1 s; the answer is kept in the
+cache for as long as the binary stays what it is. Only asked when a property is on the command
+line. QMP: docs/interop/qmp-spec and qom-list-properties in qapi/qom.json.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from armferry.cache import cache_folder
+from armferry.wrapper.beside.probe import MonitorRefusal, PausedQemu
+from armferry.wrapper.commandline.properties import NAMES
+
+__all__ = ["binary_identity", "cached", "known_properties", "remember"]
+
+_FOLDER = "wrapper"
+
+
+def known_properties(program: Path, model: str, accelerator: str) -> frozenset[str]:
+    """Those of the properties that `program`'s CPU `model` has under `accelerator`.
+
+    An empty `model` is that of the machine's own choice; `max` then answers for it. Raises
+    SetUpFault when QEMU does not answer.
+    """
+    kind = f"{model or 'max'}-arm-cpu"
+    key = f"{binary_identity(program)} {kind} {accelerator}"
+    kept = cached("properties", key)
+    if kept is None:
+        kept = json.dumps(sorted(_ask(program, kind, accelerator)))
+        remember("properties", key, kept)
+    return frozenset(json.loads(kept))
+
+
+def binary_identity(program: Path) -> str:
+    """Path, time of change and size: a QEMU that was updated is another one."""
+    real = program.resolve()
+    about = real.stat()
+    return f"{real} {about.st_mtime_ns} {about.st_size}"
+
+
+def cached(what: str, key: str) -> str | None:
+    """What was remembered under `key`; None when nothing was, or nothing can be read."""
+    try:
+        return _path(what, key).read_text(encoding="utf-8")
+    except OSError:
+        return None
+
+
+def remember(what: str, key: str, text: str) -> None:
+    """Keeps `text` under `key`; a cache that cannot be written costs time, nothing else."""
+    with contextlib.suppress(OSError):
+        path = _path(what, key)
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+
+
+def _path(what: str, key: str) -> Path:
+    return cache_folder(_FOLDER) / f"{what}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+
+
+def _ask(program: Path, kind: str, accelerator: str) -> set[str]:
+    with PausedQemu(program, ["-machine", "none", "-accel", accelerator]) as qemu:
+        try:
+            listed = qemu.monitor.execute("qom-list-properties", {"typename": kind})
+        except MonitorRefusal:
+            return set()  # a CPU that this QEMU does not have: it says so itself when started
+    return {entry["name"] for entry in listed} & set(NAMES)

@@ -1,0 +1,391 @@
+"""Gateways put in front of the wrapped QEMU, one for each migration.
+
+QEMU itself only ever sees private UNIX sockets, or one connection when it asked for a descriptor:
+what is beyond them is opened here. Incoming moves are decided for what this QEMU accepts,
+outgoing ones lose what is hidden.
+"""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+
+from armferry.errors import ArmferryError
+from armferry.gateway import (
+    Address,
+    Dialer,
+    Ending,
+    Gateway,
+    Judge,
+    Listener,
+    NetworkFault,
+    Outcome,
+)
+from armferry.gateway.address import FdAddress, TcpAddress, UnixAddress
+from armferry.gateway.channel import Channel, SocketChannel
+from armferry.gateway.judge import Judgement
+from armferry.gateway.session import Judging
+from armferry.stream import read_saved
+from armferry.stream.events import DeviceSection
+from armferry.wrapper.beside.bridges import (
+    Bridge,
+    as_sink,
+    as_source,
+    at_offset,
+    bridged,
+    open_sink,
+    open_source,
+)
+from armferry.wrapper.beside.mapped import DescriptorWindow, MappedSave, changed_end, pour_plain
+from armferry.wrapper.beside.outgoing_judge import HidingJudge
+from armferry.wrapper.commandline.fdsets import FdSets, fdset_number
+from armferry.wrapper.commandline.uri import FileTarget, NamedFd, Target
+from armferry.wrapper.errors import UriFault
+from armferry.wrapper.relay.listeners import listening_tcp
+
+__all__ = ["Carried", "LateJudge", "Moves", "Say"]
+
+_PATIENCE = 60.0
+_TICK = 0.01
+_SOON = 2.0
+_CHUNK = 1 << 20
+
+Say = Callable[[str], None]
+
+
+class LateJudge:
+    """A judge that is still being made: what the destination accepts is asked meanwhile."""
+
+    def __init__(self, made: "Future[Judge]") -> None:
+        self._made = made
+
+    def prepare(self, machine: str) -> None:
+        """Waits, and lets the real judge prepare."""
+        self._made.result().prepare(machine)
+
+    def __call__(self, machine: str, sections: Sequence[DeviceSection]) -> Judgement:
+        """The real judge's decision. Raises what making it raised."""
+        return self._made.result()(machine, sections)
+
+
+class _Announcing:
+    """A judge whose refusals are told before anybody acts on them, so that a log has the reason
+    when QEMU says that its migration failed."""
+
+    def __init__(self, judge: Judging, say: Say) -> None:
+        self._judge = judge
+        self._say = say
+
+    def prepare(self, machine: str) -> None:
+        """Lets the judge prepare."""
+        self._judge.prepare(machine)
+
+    def __call__(self, machine: str, sections: Sequence[DeviceSection]) -> Judgement:
+        """The judge's decision. Raises what the judge raises."""
+        judgement = self._judge(machine, sections)
+        if not judgement.accepted:
+            self._say(f"the migration is refused: {judgement.reason}")
+        return judgement
+
+
+class _PatientDialer(Dialer):
+    """Waits for a QEMU that has been told to listen and does not do so yet."""
+
+    def __init__(self, address: Address, alive: Callable[[], bool]) -> None:
+        super().__init__(address)
+        self._alive = alive
+
+    def dial(self) -> Channel:
+        """A connection to QEMU. Raises NetworkFault when it has gone or does not listen."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return super().dial()
+            except NetworkFault:
+                if not self._alive() or time.monotonic() > deadline:
+                    raise
+            time.sleep(_TICK)
+
+
+class _GivenDialer(Dialer):
+    """Has one connection to give, and closes it when nobody wanted it."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(FdAddress(descriptor))
+        self._given: socket.socket | None = socket.socket(fileno=descriptor)
+
+    def dial(self) -> Channel:
+        """The connection. Raises NetworkFault when it was given already."""
+        given, self._given = self._given, None
+        if given is None:
+            raise NetworkFault(f"{self.address}: a descriptor carries one channel only")
+        return SocketChannel(given, str(self.address))
+
+    def close(self) -> None:
+        """Closes it unless it was given."""
+        given, self._given = self._given, None
+        if given is not None:
+            given.close()
+
+
+class Carried:
+    """One migration under way through a gateway; `wait` for how it ended."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        listener: Listener,
+        dialer: Dialer,
+        bridges: Sequence[Bridge],
+        say: Say,
+    ) -> None:
+        self._gateway = gateway
+        self._listener = listener
+        self._dialer = dialer
+        self._bridges = bridges
+        self._say = say
+        self._moved = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def wait(self, limit: float | None = None) -> bool:
+        """Whether everything arrived, once it has ended or `limit` seconds have passed."""
+        self._thread.join(limit)
+        return self._moved
+
+    def cancel(self) -> None:
+        """Ends it: nobody waits for it any more."""
+        self._gateway.abort("nobody waits for this migration any more")
+
+    def settle(self, limit: float) -> bool:
+        """Whether it is over; one that nobody has connected to in `limit` seconds is ended."""
+        self._thread.join(limit)
+        if not self._gateway.moves:
+            self.cancel()
+            self._thread.join(limit)
+        return not self._thread.is_alive()
+
+    def finish(self, limit: float) -> None:
+        """QEMU has gone: what it sent is carried to its end, no longer than `limit` seconds."""
+        if not self.settle(_SOON):
+            self.wait(limit)
+
+    def _run(self) -> None:
+        outcomes: list[Outcome] = []
+        try:
+            outcomes = self._gateway.run()
+        except ArmferryError as error:
+            self._say(str(error))
+        finally:
+            self._listener.close()
+            if isinstance(self._dialer, _GivenDialer):
+                self._dialer.close()
+        whole = True
+        for bridge in self._bridges:
+            bridge.join()
+            if bridge.error:
+                whole = False
+                self._say(f"migration failed: {bridge.error}")
+        for outcome in outcomes:
+            if outcome.ending is Ending.FAILED:
+                self._say(f"migration failed: {outcome.reason}")
+        self._moved = whole and bool(outcomes) and outcomes[-1].moved
+
+
+class Moves:
+    """Every migration of one QEMU.
+
+    `folder` is private and holds the sockets. `incoming` judges what comes; None where nothing
+    can come. `outgoing` is None where nothing is hidden, so that migrations go straight out.
+    `alive` tells whether QEMU still runs. `fdsets` are the descriptors that addresses may name.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        incoming: LateJudge | None,
+        outgoing: HidingJudge | None,
+        *,
+        alive: Callable[[], bool],
+        say: Say,
+        fdsets: FdSets | None = None,
+    ) -> None:
+        self.fdsets = fdsets or FdSets()
+        self.mapped_ram = False
+        """Whether QEMU was told to put guest memory at fixed offsets of a file."""
+        self._folder = folder
+        self._incoming = incoming
+        self.outgoing = outgoing
+        self._alive = alive
+        self._say = say
+        self._count = 0
+        self.last_out: Carried | MappedSave | None = None
+        self._in: Carried | None = None
+
+    @property
+    def lead_anything(self) -> bool:
+        """Whether any migration of this QEMU goes through a gateway."""
+        return self._incoming is not None or self.outgoing is not None
+
+    def listen(self, target: Target, path: str | None = None) -> str:
+        """Puts a gateway at `target`; the private path where QEMU is to listen. Raises
+        ArmferryError."""
+        self._may_receive()
+        path = path or self._path("in")
+        bridges: list[Bridge] = []
+        listener = Listener(self._source(target, bridges), plain_allowed=True)
+        self._receive(listener, _PatientDialer(UnixAddress(path), self._alive), bridges)
+        return path
+
+    def receive_from(self, descriptor: int) -> socket.socket:
+        """Lets a migration come from `descriptor`; the connection that QEMU is to load from."""
+        self._may_receive()
+        ours, theirs = socket.socketpair()
+        bridges: list[Bridge] = []
+        listener = Listener(FdAddress(as_source(descriptor, bridges)), plain_allowed=True)
+        self._receive(listener, _GivenDialer(ours.detach()), bridges)
+        return theirs
+
+    def load_mapped(self, target: FileTarget) -> str | None:
+        """The private path where QEMU is to listen for what the mapped-ram file `target` holds.
+
+        None when QEMU can read the file itself, for nothing of it must change. Raises
+        ArmferryError.
+        """
+        self._may_receive()
+        assert self._incoming is not None
+        descriptor = self._opened(target, open_source)
+        try:
+            saved = read_saved(DescriptorWindow(descriptor), target.offset)
+            tail = changed_end(saved, _Announcing(self._incoming, self._say))
+        except ArmferryError:
+            os.close(descriptor)
+            raise
+        if tail is None:
+            os.close(descriptor)
+            return None
+        path = self._path("in")
+        bridges: list[Bridge] = []
+        source = FdAddress(bridged(descriptor, bridges, pour_plain(target.offset)))
+        dialer = _PatientDialer(UnixAddress(path), self._alive)
+        self._receive(Listener(source, plain_allowed=True), dialer, bridges)
+        return path
+
+    def save_mapped(self, target: FileTarget) -> None:
+        """QEMU is about to write the mapped-ram file `target` itself: what is hidden will be
+        taken out of it before its end is told. Raises ArmferryError."""
+        self._may_send()
+        assert self.outgoing is not None
+        descriptor = self._opened(target, open_sink)
+        try:
+            # whoever passed it may have opened it to write only
+            readable = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            raise UriFault(
+                f"registers are hidden from this guest, and {target.path}, which QEMU would write "
+                f"them to with mapped-ram, cannot be read back: {error.strerror}; turn mapped-ram "
+                "off, or save without it"
+            ) from error
+        finally:
+            os.close(descriptor)
+        judge = _Announcing(self.outgoing, self._say)
+        self.last_out = MappedSave(readable, target.offset, judge, self._say)
+
+    def send_to(self, target: Target) -> str:
+        """The private path that QEMU is to migrate to in place of `target`. Raises
+        ArmferryError."""
+        self._may_send()
+        path = self._path("out")
+        bridges: list[Bridge] = []
+        sink = self._sink(target, bridges)
+        dialer = _GivenDialer(sink.number) if isinstance(sink, FdAddress) else Dialer(sink)
+        self._send(Listener(UnixAddress(path)), dialer, bridges)
+        return path
+
+    def send_through(self, descriptor: int) -> socket.socket:
+        """Lets a migration go to `descriptor`; the connection that QEMU is to save to."""
+        self._may_send()
+        ours, theirs = socket.socketpair()
+        bridges: list[Bridge] = []
+        dialer = _GivenDialer(as_sink(descriptor, bridges))
+        self._send(Listener(FdAddress(ours.detach())), dialer, bridges)
+        return theirs
+
+    def finish(self, limit: float) -> None:
+        """QEMU has gone: what it sent is carried to its end, no longer than `limit` seconds."""
+        if self._in is not None:
+            self._in.cancel()
+        if self.last_out is not None:
+            self.last_out.finish(limit)
+
+    def give_up(self) -> None:
+        """QEMU does not begin, or no longer goes on with, the outgoing migration it was told of."""
+        if self.last_out is not None:
+            self.last_out.cancel()
+            self.last_out = None
+
+    def _receive(self, listener: Listener, dialer: Dialer, bridges: list[Bridge]) -> None:
+        if self._in is not None:
+            self._in.cancel()
+        assert self._incoming is not None
+        gateway = Gateway(listener, dialer, _Announcing(self._incoming, self._say))
+        self._in = Carried(gateway, listener, dialer, bridges, self._say)
+
+    def _send(self, listener: Listener, dialer: Dialer, bridges: list[Bridge]) -> None:
+        assert self.outgoing is not None
+        gateway = Gateway(listener, dialer, _Announcing(self.outgoing, self._say))
+        self.last_out = Carried(gateway, listener, dialer, bridges, self._say)
+
+    def _may_receive(self) -> None:
+        if self._incoming is None:
+            raise UriFault("this QEMU was not started with -incoming, so nothing can come")
+
+    def _may_send(self) -> None:
+        if self.last_out is not None and not self.last_out.settle(_SOON):
+            raise UriFault("another migration is under way")
+
+    def _path(self, what: str) -> str:
+        self._count += 1
+        return str(self._folder / f"{what}{self._count}")
+
+    def _source(self, target: Target, bridges: list[Bridge]) -> Address:
+        match target:
+            case NamedFd(name) if name.isdigit():
+                return FdAddress(as_source(int(name), bridges))
+            case NamedFd(name):
+                raise UriFault(f"fd:{name}: no such descriptor was given to this monitor")
+            case FileTarget(path, offset):
+                found = at_offset(self._opened(target, open_source), offset, path)
+                return FdAddress(as_source(found, bridges))
+            case TcpAddress(host, port):
+                try:
+                    return FdAddress(listening_tcp(host, str(port)).detach())
+                except OSError as error:
+                    raise UriFault(f"{target}: cannot listen: {error.strerror}") from error
+            case _:
+                return target
+
+    def _sink(self, target: Target, bridges: list[Bridge]) -> Address:
+        match target:
+            case NamedFd(name) if name.isdigit():
+                return FdAddress(as_sink(int(name), bridges))
+            case NamedFd(name):
+                raise UriFault(f"fd:{name}: no such descriptor was given to this monitor")
+            case FileTarget(path, offset):
+                found = at_offset(self._opened(target, open_sink), offset, path, emptied=True)
+                return FdAddress(as_sink(found, bridges))
+            case _:
+                return target
+
+    def _opened(self, target: FileTarget, open_file: Callable[[str], int]) -> int:
+        """The file `target`: of a set of descriptors, or opened with `open_file`."""
+        number = fdset_number(target.path)
+        if number is None:
+            return open_file(target.path)
+        found = self.fdsets.copy(number)
+        if found is None:
+            raise UriFault(f"file:{target.path}: no such descriptor was given to QEMU's monitors")
+        return found

@@ -1,0 +1,1 @@
+"""QMP monitors relayed: messages, which of them start a migration, where clients connect."""

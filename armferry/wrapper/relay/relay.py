@@ -1,0 +1,225 @@
+"""Clients of a QMP monitor and QEMU's end of it, byte for byte in both directions.
+
+One thread for each direction of each connection. Descriptors that a client passes go on with the
+bytes they came with. What QEMU says is cut into messages only to take out answers that no client
+asked for, and to hold back the word that an outgoing migration has completed until a gateway has
+really delivered it.
+"""
+
+import array
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from armferry.ferry.copy import write_all
+from armferry.wrapper.beside.mapped import MappedSave
+from armferry.wrapper.beside.transfers import Moves
+from armferry.wrapper.relay.command_router import Leader
+from armferry.wrapper.relay.messages import Piece, Splitter, read_message
+
+__all__ = ["Client", "SocketClient", "StdioClient", "converse"]
+
+_CHUNK = 64 << 10
+_MAX_DESCRIPTORS = 253  # SCM_MAX_FD
+_COMPLETED = b'"completed"'
+_FAILED = b'"failed"'
+_ENDS = (_COMPLETED, _FAILED, b'"cancelled"')
+
+
+class Client(Protocol):
+    """The side that sends commands."""
+
+    def receive(self) -> tuple[bytes, tuple[int, ...]]:
+        """Bytes and the descriptors that came with them; no bytes at the end."""
+
+    def send(self, data: bytes) -> None:
+        """Passes on what QEMU said. Raises OSError."""
+
+    def close(self) -> None:
+        """Ends the conversation."""
+
+    @property
+    def end_is_final(self) -> bool:
+        """Whether the end of the client's commands is the end of the conversation."""
+
+
+class SocketClient:
+    """A client on a socket."""
+
+    end_is_final = True
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+
+    def receive(self) -> tuple[bytes, tuple[int, ...]]:
+        """Bytes and the descriptors that came with them; no bytes at the end."""
+        if self._connection.family != socket.AF_UNIX:
+            return self._connection.recv(_CHUNK), ()
+        space = socket.CMSG_SPACE(_MAX_DESCRIPTORS * array.array("i").itemsize)
+        data, ancillary, _, _ = self._connection.recvmsg(_CHUNK, space, socket.MSG_CMSG_CLOEXEC)
+        found: list[int] = []
+        for level, kind, content in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                numbers = array.array("i")
+                numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
+                found += numbers
+        return data, tuple(found)
+
+    def send(self, data: bytes) -> None:
+        """Passes on what QEMU said. Raises OSError."""
+        self._connection.sendall(data)
+
+    def close(self) -> None:
+        """Ends the conversation, whoever waits in `receive` included."""
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        self._connection.close()
+
+
+class StdioClient:
+    """The client that started QEMU, on its standard input and output."""
+
+    end_is_final = False
+
+    def __init__(self, reading: int = 0, writing: int = 1) -> None:
+        self._reading = reading
+        self._writing = writing
+
+    def receive(self) -> tuple[bytes, tuple[int, ...]]:
+        """Bytes; none at the end."""
+        return os.read(self._reading, _CHUNK), ()
+
+    def send(self, data: bytes) -> None:
+        """Passes on what QEMU said. Raises OSError."""
+        write_all(self._writing, data)
+
+    def close(self) -> None:
+        """Nothing to end: both belong to whoever started QEMU."""
+
+
+def converse(client: Client, qemu: socket.socket, moves: Moves) -> None:
+    """Carries one conversation until either side ends it; closes both."""
+    conversation = _Conversation(client, qemu, moves)
+    speaking = threading.Thread(target=conversation.commands, daemon=True)
+    speaking.start()
+    conversation.answers()
+    client.close()
+    qemu.close()
+
+
+class _Conversation:
+    def __init__(self, client: Client, qemu: socket.socket, moves: Moves) -> None:
+        self._client = client
+        self._qemu = qemu
+        self._moves = moves
+        self._leader = Leader(moves)
+        self._awaited: set[str] = set()
+        self._lock = threading.Lock()
+
+    # -- to QEMU
+
+    def commands(self) -> None:
+        """Client to QEMU, until the client's end."""
+        splitter = Splitter()
+        waiting: tuple[int, ...] = ()
+        with contextlib.suppress(OSError):  # the other direction ends the conversation
+            while True:
+                data, descriptors = self._client.receive()
+                if not data:
+                    break
+                waiting += descriptors
+                for piece in splitter.feed(data):
+                    # some clients pass descriptors ahead, with a space: they are the command's
+                    self._command(piece, waiting if piece.whole else ())
+                    waiting = () if piece.whole else waiting
+        self._leader.close()
+        if self._client.end_is_final:
+            with contextlib.suppress(OSError):
+                self._send(splitter.close(), waiting)
+                self._qemu.shutdown(socket.SHUT_WR)
+
+    def _command(self, piece: Piece, descriptors: tuple[int, ...]) -> None:
+        steps = self._leader.lead(piece, descriptors)
+        for descriptor in descriptors:
+            if not any(descriptor in step.descriptors for step in steps):
+                os.close(descriptor)
+        for step in steps:
+            if step.awaited:
+                self._awaited.add(step.awaited)
+            if step.answer:
+                with self._lock:
+                    self._client.send(step.answer)
+            self._send(step.data, step.descriptors)
+
+    def _send(self, data: bytes, descriptors: tuple[int, ...]) -> None:
+        if descriptors and data:
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
+            sent = self._qemu.sendmsg([data], [rights])
+            data = data[sent:]
+        self._qemu.sendall(data)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    # -- from QEMU
+
+    def answers(self) -> None:
+        """QEMU to client, until QEMU's end."""
+        splitter = Splitter()
+        after_taken = False
+        with contextlib.suppress(OSError):
+            while data := self._qemu.recv(_CHUNK):
+                passed = bytearray()
+                for piece in splitter.feed(data):
+                    if after_taken and not piece.whole:
+                        piece = Piece(piece.data.lstrip(b"\r\n"), False)
+                    after_taken = False
+                    if piece.whole and self._is_awaited(piece.data):
+                        after_taken = True
+                        continue
+                    passed += self._checked(piece)
+                if passed:
+                    with self._lock:
+                        self._client.send(bytes(passed))
+
+    def _is_awaited(self, data: bytes) -> bool:
+        for identity in self._awaited:
+            if identity.encode() in data:
+                self._awaited.remove(identity)
+                return True
+        return False
+
+    def _checked(self, piece: Piece) -> bytes:
+        """The piece; a migration that QEMU calls completed has failed unless it arrived."""
+        carried = self._moves.last_out
+        if not piece.whole or carried is None:
+            return piece.data
+        message: Mapping[str, Any] = {}
+        if self._leader.answer_awaited or any(word in piece.data for word in _ENDS):
+            message = read_message(piece.data) or {}
+        if self._leader.answer_awaited:
+            self._leader.answered(message)
+            if "event" not in message:
+                return piece.data  # about an earlier one, if about any
+        match _migration_status(message):
+            case "completed" if not carried.wait():
+                return piece.data.replace(_COMPLETED, _FAILED)
+            case "failed" | "cancelled" if isinstance(carried, MappedSave):
+                self._moves.give_up()
+        return piece.data
+
+
+def _migration_status(message: Mapping[str, Any]) -> str:
+    """What a message says of how a migration ended; empty for any other message.
+
+    It is the event MIGRATION or the answer to query-migrate (qapi/migration.json). Other things
+    are completed too, such as a dump, whose answer has totals of its own.
+    """
+    about: Any = message.get("return")
+    if "event" in message:
+        about = message.get("data") if message["event"] == "MIGRATION" else None
+    if not isinstance(about, dict) or "status" not in about or {"completed", "total"} <= set(about):
+        return ""
+    return str(about["status"])

@@ -1,0 +1,147 @@
+"""The end of a move: a channel that comes then is closed, and nothing of the move is kept."""
+
+import gc
+import io
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from armferry.gateway import Ending, Judge, Limits, Log
+from armferry.gateway.channel import Channel, SocketChannel
+from armferry.gateway.judge import Judgement
+from armferry.gateway.transfer import Move
+from armferry.stream.events import DeviceSection
+
+LIMIT = 20.0
+Recorded = Callable[[str], bytes]
+
+
+class Ends:
+    """Socket pairs whose other ends the test holds."""
+
+    def __init__(self) -> None:
+        self.held: list[socket.socket] = []
+
+    def channel(self) -> SocketChannel:
+        ours, theirs = socket.socketpair()
+        theirs.settimeout(LIMIT)
+        self.held.append(theirs)
+        return SocketChannel(ours, f"end {len(self.held)}")
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    made = Ends()
+    yield made
+    for end in made.held:
+        end.close()
+
+
+def closed(end: socket.socket) -> bool:
+    try:
+        return end.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def move_of(main: Channel, dial: Callable[[], Channel], judge: Judge) -> Move:
+    return Move(1, main, dial, judge, Limits(), Log(io.StringIO()))
+
+
+def cancel(ends: Ends, move: Move) -> None:
+    """The source, whose end is the first, ends the migration before anything was decided."""
+    ends.held[0].sendall(b"QEVM")
+    ends.held[0].close()
+    assert move.wait().ending is Ending.CANCELLED
+
+
+def test_channel_that_comes_after_the_end_is_closed(ends: Ends, judge: Judge) -> None:
+    move = move_of(ends.channel(), ends.channel, judge)
+    move.start()
+    cancel(ends, move)
+    move.add(ends.channel())
+    _, _, extra, destination = ends.held
+    assert closed(extra)
+    assert closed(destination)
+
+
+def test_channel_that_is_connected_when_the_move_has_ended_is_closed(
+    ends: Ends, judge: Judge
+) -> None:
+    dialling, ended = threading.Event(), threading.Event()
+
+    def dial() -> Channel:
+        if dialling.is_set():  # the extra channel's; the first call was the main one's
+            assert ended.wait(LIMIT)
+        dialling.set()
+        return ends.channel()
+
+    move = move_of(ends.channel(), dial, judge)
+    move.start()
+    adding = threading.Thread(target=move.add, args=(ends.channel(),))
+    adding.start()
+    cancel(ends, move)
+    ended.set()
+    adding.join(LIMIT)
+    assert not adding.is_alive()
+    assert all(closed(end) for end in ends.held[2:])
+    assert len(ends.held) == 4
+
+
+def test_channel_whose_threads_start_late_is_waited_for(
+    ends: Ends, judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The main channel ends just before the threads of the extra one begin."""
+    move = move_of(ends.channel(), ends.channel, judge)
+    move.start()
+    begin = threading.Thread.start
+
+    def late(thread: threading.Thread) -> None:
+        if thread.name.startswith("move 1 channel"):
+            ends.held[0].close()
+            move._supervisor.join(0.3)
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", late)
+    move.add(ends.channel())
+    assert move.wait().ending is Ending.CANCELLED
+    assert all(closed(end) for end in ends.held[2:])
+
+
+class Prepares:
+    """Tells when what can be done before the device state has been done."""
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+        self.waits, self.may_end = threading.Event(), threading.Event()
+
+    def prepare(self, machine: str) -> None:
+        self._judge.prepare(machine)
+        self.waits.set()
+        assert self.may_end.wait(LIMIT)
+
+    def __call__(self, machine: str, sections: Sequence[DeviceSection]) -> Judgement:
+        return self._judge(machine, sections)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["prepared before", "prepared after"])
+def test_finished_move_is_given_back(
+    late: bool, ends: Ends, judge: Judge, recorded: Recorded
+) -> None:
+    prepares = Prepares(judge)
+    move = Move(1, ends.channel(), ends.channel, prepares, Limits(), Log(io.StringIO()))
+    move.start()
+    ends.held[0].sendall(recorded("switchover-ack")[:1_000])
+    assert prepares.waits.wait(LIMIT)
+    preparation = next(one for one in threading.enumerate() if one.name.endswith("preparation"))
+    if not late:
+        prepares.may_end.set()
+        preparation.join(LIMIT)
+        assert gc.get_freeze_count() > 0
+    ends.held[0].close()
+    assert move.wait().ending is Ending.CANCELLED
+    prepares.may_end.set()
+    preparation.join(LIMIT)
+    assert gc.get_freeze_count() == 0
