@@ -1,7 +1,8 @@
 """A register from what a person writes: a number, a name, or an encoding.
 
-Knows every form that `name` and `encoding_text` print, and refuses to guess: a name that the
-architecture gave to two registers is an error that lists both. Letters may be of either case.
+Knows every form that `name` and `encoding_text` print and those of `spellings`, and refuses to
+guess: a name that the architecture gave to two registers is an error that lists both, and a number
+that is no index is no register. Letters may be of either case.
 AArch32 names mean the non-secure instance, which is also the one of a CPU without EL3; the secure
 one ends in `_S` (`SCTLR_S`, or `p15,0,c1,c0,0,s`).
 """
@@ -34,6 +35,7 @@ from .index import (
     Sve,
     encode,
 )
+from .spellings import from_key, is_index, plain_name, spelled
 
 __all__ = ["AmbiguousRegister", "RegisterTextError", "UnknownRegister", "parse_register"]
 
@@ -45,6 +47,9 @@ _SYSTEM = re.compile(r"s(\d+)_(\d+)_c(\d+)_c(\d+)_(\d+)(?::(\d+))?")
 _CP = re.compile(r"p(\d+),(\d+),c(\d+)(?:,c(\d+),(\d+))?(,s)?")
 _COLON = re.compile(r"(core|demux|fw|fwbitmap|sve):(\d+)(?::(\d+))?(?::(\d+))?")
 _SIZES = {"32": 4, "64": 8, "128": 16}
+_SHORTEST_START, _LONGEST_NAME = 3, 40  # letters of a name that suggestions are made from
+_LONGEST_SHOWN = 80
+_MOST_DIGITS = 20  # of a 64-bit number in decimal
 
 
 class RegisterTextError(ArmferryError):
@@ -59,9 +64,11 @@ class UnknownRegister(RegisterTextError):
     """No register goes by this text. `suggestions` are names close to it, best first."""
 
     def __init__(self, text: str, reason: str = "", suggestions: tuple[str, ...] = ()) -> None:
-        hint = f"; did you mean {' or '.join(suggestions)}?" if suggestions else ";"
         why = reason or "no register goes by this name"
-        super().__init__(text, f"{text!r}: {why}{hint} {_ACCEPTED}")
+        hint = f"; did you mean {' or '.join(suggestions)}?" if suggestions else ""
+        hint = hint or ("" if why.endswith("?") else ";")
+        shown = text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+        super().__init__(text, f"{shown!r}: {why}{hint} {_ACCEPTED}")
         self.suggestions = suggestions
 
 
@@ -79,20 +86,20 @@ class AmbiguousRegister(RegisterTextError):
 def parse_register(text: str, accelerator: Accelerator | None = None) -> int:
     """The index that `text` stands for.
 
-    Accepts a 64-bit number (decimal, or hex after 0x), a catalogue name, and an encoding as
-    `encoding_text` writes it. `accelerator` decides the two timer names that KVM and TCG give to
-    different indexes (CNTV_CVAL_EL0, CNTVCT_EL0). Raises `UnknownRegister` or `AmbiguousRegister`.
+    Accepts a 64-bit index (decimal, or hex after 0x), a catalogue name, an encoding as
+    `encoding_text` writes it, and the forms of `spellings`: QEMU's 32-bit key, `fw reg 0`,
+    `op0:3 op1:0 crn:2 crm:0 op2:3`, `KVM_REG_ARM_PSCI_VERSION`, `SYS_TCR2_EL1`.
+    `accelerator` decides the two timer names that KVM and TCG give to different indexes
+    (CNTV_CVAL_EL0, CNTVCT_EL0). Raises `UnknownRegister` or `AmbiguousRegister`.
     """
     folded = re.sub(r"\s*,\s*", ",", text.strip()).casefold()
+    folded = folded.removeprefix("system register ")
     if re.fullmatch(r"0x[0-9a-f]+|[0-9]+", folded):
-        index = int(folded, 16 if folded.startswith("0x") else 10)
-        if index >> 64:
-            raise UnknownRegister(text, "the number does not fit in 64 bits")
-        return index
-    encoding = _parse_encoding(text, folded)
+        return _parse_number(text, folded)
+    encoding = spelled(folded) or _parse_encoding(text, folded)
     if encoding is not None:
         return encode(encoding)
-    plain, colon, bits = folded.partition(":")
+    plain, colon, bits = plain_name(folded).partition(":")
     found = _lookup(plain, accelerator)
     if len(found) > 1:
         raise AmbiguousRegister(text, found)
@@ -101,6 +108,26 @@ def parse_register(text: str, accelerator: Accelerator | None = None) -> int:
     if colon:
         return found[0] & ~(0xF << 52) | (_SIZES[bits].bit_length() - 1) << 52
     return found[0]
+
+
+def _parse_number(text: str, folded: str) -> int:
+    """An index, or the index behind QEMU's 32-bit key. Raises UnknownRegister."""
+    digits = folded.removeprefix("0x").lstrip("0")
+    if len(digits) > _MOST_DIGITS:
+        raise UnknownRegister(text, "the number does not fit in 64 bits")
+    number = int(digits or "0", 16 if folded.startswith("0x") else 10)
+    if number >> 64:
+        raise UnknownRegister(text, "the number does not fit in 64 bits")
+    if is_index(number):
+        return number
+    index = from_key(number)
+    if index is None:
+        raise UnknownRegister(
+            text,
+            "this is not a register index (those begin with 0x60 or 0x40, QEMU's own with 0x10 or "
+            "0x20); is it a value?",
+        )
+    return index
 
 
 def _lookup(folded: str, accelerator: Accelerator | None) -> tuple[int, ...]:
@@ -148,8 +175,11 @@ def _close_names(folded: str) -> tuple[str, ...]:
     import difflib  # only a failing command pays for it
 
     names = _indexes_by_name()
-    close = difflib.get_close_matches(folded, names, n=3, cutoff=0.75)
-    return tuple(dict.fromkeys(describe(index).name for one in close for index in names[one]))
+    longer = sorted((one for one in names if one.startswith(folded)), key=lambda n: (len(n), n))
+    close = longer if len(folded) >= _SHORTEST_START else []
+    close = [*close, *difflib.get_close_matches(folded[:_LONGEST_NAME], names, n=3, cutoff=0.75)]
+    found = dict.fromkeys(describe(index).name for one in close for index in names[one])
+    return tuple(found)[:3]
 
 
 def _candidate(index: int) -> str:

@@ -131,7 +131,8 @@ def test_an_unknown_register_lists_the_kinds_too() -> None:
 
 
 values = st.integers(0, 2**64 - 1)
-registers = st.one_of(values, st.sampled_from([TCR2, PSCI, 0x40200000200E0298]))
+indexes = st.builds(int.__or__, st.integers(0, 2**60 - 1), st.sampled_from([4 << 60, 6 << 60]))
+registers = st.one_of(indexes, st.sampled_from([TCR2, PSCI, 0x40200000200E0298]))
 selectors = st.one_of(registers, st.sampled_from(Kind))
 every_tolerance: st.SearchStrategy[Tolerance] = st.one_of(
     st.builds(NotOnBothEnds, selectors),
@@ -219,16 +220,16 @@ def test_any_text_is_a_tolerance_or_a_named_error(text: str) -> None:
             ),
         ),
         (
-            ["0x5: not-on-both-ends"],
+            ["0x6030000000990005: not-on-both-ends"],
             (
-                "0x0000000000000005 is no register index that KVM or QEMU could list, so it can "
+                "0x6030000000990005 is no register index that KVM or QEMU could list, so it can "
                 "never match: look for a missing digit (from --tolerate)"
             ),
         ),
         (
-            ["TCR2_EL1: re-key 0x5"],
+            ["TCR2_EL1: re-key 0x6030000000990005"],
             (
-                "0x0000000000000005 is no register index that KVM or QEMU could list, so it can "
+                "0x6030000000990005 is no register index that KVM or QEMU could list, so it can "
                 "never match: look for a missing digit (from --tolerate)"
             ),
         ),
@@ -327,10 +328,13 @@ def test_a_pin_decides_before_a_cap() -> None:
 
 
 def test_two_pins_and_an_impossible_index_are_problems() -> None:
-    policy = Policy(hidden={5: OPTION}, psci={PsciVersion(1, 1): OPTION, PsciVersion(1, 3): OPTION})
+    policy = Policy(
+        hidden={0x6030000000990005: OPTION},
+        psci={PsciVersion(1, 1): OPTION, PsciVersion(1, 3): OPTION},
+    )
     assert [str(problem) for problem in problems(policy)] == [
         (
-            "0x0000000000000005 is no register index that KVM or QEMU could list, so it can never "
+            "0x6030000000990005 is no register index that KVM or QEMU could list, so it can never "
             "match: look for a missing digit (from --tolerate)"
         ),
         "kvm-psci-version is set to 1.1 and 1.3; 1.1 is used: keep one (from --tolerate)",

@@ -57,8 +57,9 @@ def test_one_register_many_ways(text: str) -> None:
         ("VENDOR_HYP_BMAP_2", 0x6030000000160003),
         ("CCSIDR_L1I", 0x6020000000110001),
         ("TTBR0_EL1:128", 0x604000000013C100),
-        ("0", 0),
-        ("0xffffffffffffffff", 2**64 - 1),
+        ("0x6fffffffffffffff", 0x6FFFFFFFFFFFFFFF),
+        ("0x000603000000013c103", 0x603000000013C103),
+        (str(0x603000000013C103), 0x603000000013C103),
     ],
 )
 def test_forms(text: str, index: int) -> None:
@@ -66,8 +67,54 @@ def test_forms(text: str, index: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "index"),
+    [
+        # QEMU 11.1.3 under TCG: its 32-bit keys
+        ("0x1013c030", 0x603000000013C030),
+        ("system register 0x10139820", 0x6030000000139820),
+        ("0x200e0280", 0x40200000200E0280),
+        ("0x200f8100", 0x40300000200F0100),
+        ("0x000e0298", 0x40200000000E0298),
+        # QEMU 11.1.3 under KVM
+        ("system register op0:3 op1:0 crn:2 crm:0 op2:3", TCR2),
+        ("op0:3 op1:0 crn:2 crm:0 op2:3", TCR2),
+        ("fw reg 0", 0x6030000000140000),
+        ("fw feat reg 3", 0x6030000000160003),
+        # the kernel's log and its headers
+        ("Op0( 3), Op1( 0), CRn( 2), CRm( 0), Op2( 3)", TCR2),
+        ("sys_reg(3, 0, 2, 0, 3)", TCR2),
+        ("ARM64_SYS_REG(3, 0, 2, 0, 3)", TCR2),
+        ("SYS_TCR2_EL1", TCR2),
+        ("KVM_REG_ARM_PSCI_VERSION", 0x6030000000140000),
+        ("KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_1", 0x6030000000140001),
+        ("KVM_REG_ARM_VENDOR_HYP_BMAP_2", 0x6030000000160003),
+        ("KVM_REG_ARM_FW_REG(2)", 0x6030000000140002),
+        ("KVM_REG_ARM_FW_FEAT_BMAP_REG(1)", 0x6030000000160001),
+        ("KVM_REG_ARM_TIMER_CNT", 0x603000000013DF1A),
+        ("KVM_REG_ARM_TIMER_CVAL", 0x603000000013DF02),
+        ("KVM_REG_ARM_PTIMER_CTL", 0x603000000013DF11),
+        ("KVM_REG_ARM_PTIMER_CNT", 0x603000000013DF01),
+        ("KVM_REG_ARM_PTIMER_CVAL", 0x603000000013DF12),
+        ("KVM_REG_ARM64_SVE_VLS", 0x606000000015FFFF),
+    ],
+)
+def test_spellings_of_qemu_and_the_kernel(text: str, index: int) -> None:
+    assert parse_register(text) == index
+
+
+IS_A_VALUE = (
+    "this is not a register index (those begin with 0x60 or 0x40, QEMU's own with 0x10 or 0x20); "
+    "is it a value?"
+)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
+        *((text, f"{text!r}: {IS_A_VALUE} ") for text in ("0x10003", "0", "0xffffffffffffffff")),
+        ("0x10140000", f"'0x10140000': {IS_A_VALUE} "),
+        ("9" * 5000, f"'{'9' * 80}...': the number does not fit in 64 bits; "),
+        ("TCR2", "'TCR2': no register goes by this name; did you mean TCR2_EL1 or "),
         (
             "TCR3_EL1",
             f"'TCR3_EL1': no register goes by this name; did you mean {LIKE_TCR3}? {ACCEPTED}",
@@ -95,6 +142,22 @@ def test_unknown(text: str, message: str) -> None:
     assert str(caught.value).endswith(ACCEPTED)
     assert caught.value.text == text
     assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "op0:4 op1:0 crn:2 crm:0 op2:3",
+        "op0:3 op1:0 crn:2 crm:0 op2:123",
+        "fw reg 65536",
+        "fw reg",
+        "KVM_REG_ARM_NOTHING",
+        "SYS_",
+    ],
+)
+def test_spellings_out_of_range_are_unknown(text: str) -> None:
+    with pytest.raises(UnknownRegister):
+        parse_register(text)
 
 
 @pytest.mark.parametrize(
