@@ -10,7 +10,8 @@ from typing import Any
 
 from armferry.cli import render, words
 from armferry.cli.render import Cell, Table
-from armferry.decide import Destination, Move, Verdict, differences, stock_rules
+from armferry.decide import Destination, Move, Verdict, differences
+from armferry.facts import qemu_rules
 from armferry.hosts.fingerprints.kvm import Preflight, Refusal, VcpuLists, preflight
 from armferry.policy import Policy
 from armferry.registers import Accelerator, name
@@ -29,7 +30,7 @@ def ask_kernel(move: Move, verdict: Verdict, policy: Policy, *, nested: bool) ->
     def considered(incoming: Mapping[int, int], own: Destination) -> Mapping[int, int]:
         if not qemu:
             return incoming
-        return stock_rules(qemu).considered(incoming, own.registers, own.accelerator)
+        return qemu_rules(qemu).considered(incoming, own.registers, own.accelerator)
 
     return preflight(
         [

@@ -14,7 +14,6 @@ from armferry.decide.plan import Plan, PlanEntry, make_plan
 from armferry.decide.plan_text import plan_compat, plan_globals, plan_prose, plan_toml
 from armferry.decide.report import trace_line, verdict_document
 from armferry.decide.stock import MessageClass, StockVerdict, stock_verdict
-from armferry.decide.stock_rules import stock_rules
 from armferry.decide.values import differences
 from armferry.decide.verdict import Answer, Move, TraceEvent, Verdict, judge
 
@@ -45,7 +44,6 @@ __all__ = [
     "plan_globals",
     "plan_prose",
     "plan_toml",
-    "stock_rules",
     "stock_verdict",
     "trace_line",
     "verdict_document",

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from armferry.decide.model import Risk
-from armferry.decide.stock_rules import StockRules, stock_rules
+from armferry.facts import QemuRules, qemu_rules
 from armferry.policy import AcceptedRisk
 from armferry.stream.description import DeviceLayout, StructLayout
 
@@ -132,7 +132,7 @@ class _Comparison:
         self._layouts = layouts
         self._accepted = accepted
         # of an unknown release, only what every release has had for long is taken for granted
-        self._rules: StockRules = stock_rules(layouts.qemu or _OLDEST)
+        self._rules: QemuRules = qemu_rules(layouts.qemu or _OLDEST)
 
     def run(self) -> Iterator[Finding]:
         for device, there in comparable(self._layouts.source, self._layouts.destination):
@@ -247,8 +247,8 @@ class _Comparison:
     def _accepts(self, part: StructLayout, own: set[str]) -> bool:
         if part.name in own:
             return True
-        deadly = any(part.name == one.subsection for one in self._rules.deadly)
-        return part.name in self._rules.subsections and not deadly
+        aborts = any(part.name == one.subsection for one in self._rules.aborts)
+        return part.name in self._rules.subsections and not aborts
 
     def _dropped(self, device: DeviceLayout, name: str, content: bytes | None) -> Finding:
         unknown = "the destination does not accept it"

@@ -16,7 +16,6 @@ from armferry.decide.model import (
     SourceFacts,
 )
 from armferry.decide.reset import read_only, reset_evidence
-from armferry.decide.stock_rules import tcg_keeps
 from armferry.decide.values import (
     ValueRule,
     differences,
@@ -24,6 +23,7 @@ from armferry.decide.values import (
     refusal,
     tolerated_values,
 )
+from armferry.facts import tcg_ignores_writes
 from armferry.policy import (
     NotOnBothEnds,
     OnlySourceIf,
@@ -196,7 +196,7 @@ class _Merge:
                     group = RegisterClass.TOLERATED_ONLY_DESTINATION
                     origins, named = placed.origins, names_register(placed.tolerance)
         sent = self._own_value(index)
-        if not sent or self._destination.at_reset or tcg_keeps(index):
+        if not sent or self._destination.at_reset or tcg_ignores_writes(index):
             return self._outcome(
                 index, group, None, own, sent, Risk.LOSSLESS, self._keeps(), origins
             )

@@ -3,7 +3,7 @@
 Follows the sections in the order of the stream: the first that is refused ends the load. Knows the
 cpu section to the register, other sections by name, version and instance; whether a release reads
 an older version of a device, or a subsection of one that it did not send itself, nobody can tell
-from outside, so both are taken to be fine here. Rule sets are data (`stock_rules`); texts are
+from outside, so both are taken to be fine here. Rule sets are data (`armferry.facts`); texts are
 whole, without the program's name before each line.
 """
 
@@ -13,9 +13,8 @@ from dataclasses import dataclass
 
 from armferry.decide.layout import FEATURES, NO_LAYOUTS, Layouts, comparable
 from armferry.decide.model import Destination
-from armferry.decide.stock_rules import StockRules, stock_rules, tcg_keeps
 from armferry.decide.values import refusal
-from armferry.policy import NotOnBothEnds
+from armferry.facts import QemuRules, qemu_rules, tcg_ignores_writes
 from armferry.registers import (
     Accelerator,
     Arm64System,
@@ -70,7 +69,7 @@ def stock_verdict(
 
     Without layouts of both ends the register lists alone are looked at. Raises UnknownQemuVersion.
     """
-    return _Load(lists, destinations, stock_rules(version), layouts).run()
+    return _Load(lists, destinations, qemu_rules(version), layouts).run()
 
 
 class _Load:
@@ -80,7 +79,7 @@ class _Load:
         self,
         lists: Sequence[Mapping[int, int]],
         destinations: Sequence[Destination],
-        rules: StockRules,
+        rules: QemuRules,
         layouts: Layouts,
     ) -> None:
         self._lists = lists
@@ -159,9 +158,9 @@ class _Load:
     def _subsections(self, device: DeviceLayout, there: DeviceLayout) -> StockVerdict | None:
         own = {part.name for _, part in _parts(there.state)}
         for parent, part in _parts(device.state):
-            for deadly in self._rules.deadly:
-                if part.name == deadly.subsection and part.name not in own:
-                    self._lines.append(deadly.message)
+            for abort in self._rules.aborts:
+                if part.name == abort.subsection and part.name not in own:
+                    self._lines.append(abort.message)
                     return self._verdict(MessageClass.CRASH)
             if part.name not in own | self._rules.subsections:
                 group = MessageClass.UNKNOWN_SUBSECTION
@@ -202,7 +201,7 @@ class _Load:
         for index in sorted({*incoming, *destination.registers}):
             rule = self._rules.tolerance(index, destination.accelerator)
             if index not in incoming:
-                if not isinstance(rule, NotOnBothEnds):
+                if rule is None or not rule.either_end:
                     self._lines.append(
                         "warning: handle_cpreg_missing_in_incoming_stream: "
                         f"{_called(index, destination.accelerator)} expected by the destination "
@@ -246,7 +245,7 @@ class _Load:
             culprits = tuple(
                 index
                 for index, own in sorted(destination.registers.items())
-                if tcg_keeps(index)
+                if tcg_ignores_writes(index)
                 and self._slot(slots, index) != own
                 and (destination.same_vcpus or not counts_vcpus(index))
             )

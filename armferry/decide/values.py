@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from armferry.decide.model import Destination
-from armferry.decide.stock_rules import tcg_keeps
+from armferry.facts import tcg_ignores_writes
 from armferry.policy import (
     CapAtDestination,
     DifferInMask,
@@ -89,7 +89,7 @@ def refusal(index: int, source: int, destination: Destination) -> str | None:
             return f"the destination lacks {_shown(index, source & ~own)}"
         return None
     kvm = destination.accelerator is Accelerator.KVM
-    fixed_there = register.constant if kvm else tcg_keeps(index)
+    fixed_there = register.constant if kvm else tcg_ignores_writes(index)
     if not fixed_there or (counts_vcpus(index) and not destination.same_vcpus):
         return None
     if kvm and _kernel_lets_be_set(index, source, own, destination.writable):

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from armferry.cache import cache_folder
 from armferry.errors import ArmferryError, EnvironmentFault
-from armferry.hosts.fingerprints.release import newest_match, release_key
+from armferry.facts.release import newest_match, release_key, series_of
 from armferry.lab.apt import AptFault, AptState, Package
 from armferry.lab.deb import package_file, unpack
 
@@ -140,7 +140,7 @@ class KernelStore:
         packages = {_release(package): package for package in self.available()}
         release = newest_match(request, packages)
         if release is None:
-            series = sorted({_series(known) for known in packages}, key=release_key)
+            series = sorted({series_of(known) for known in packages}, key=release_key)
             raise UnknownKernelError(
                 f"no kernel {request!r} in Debian's arm64 archive; the series there are "
                 f"{', '.join(series)}: name one of them, or a whole release of"
@@ -211,10 +211,6 @@ def _release(package: Package) -> str:
             " linux-image-*-cloud-arm64 or linux-binary-*-cloud-arm64 package"
         )
     return match["release"]
-
-
-def _series(release: str) -> str:
-    return ".".join(map(str, release_key(release)[:2]))
 
 
 def _local_package(deb: Path) -> Package:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from armferry.cache import cache_folder
 from armferry.errors import ArmferryError
-from armferry.hosts.fingerprints.release import release_key
+from armferry.facts.release import release_key
 from armferry.lab import cpio
 from armferry.lab.deb import package_file, unpack
 from armferry.lab.releases import RELEASES, Release

@@ -6,7 +6,7 @@ chain does. A document without a level is a *defaults* level and is for everyone
 the newest version there is and takes the defaults only; so do machine types without a version.
 
 Shipped levels are `levels/*.toml` beside this module (any number of files, several may be of one
-level) and `machines.toml` holds the names of unversioned machine types. A machine type that is
+level); names of unversioned machine types are facts (`armferry.facts`). A machine type that is
 neither must be declared by a document: `[machine."NAME"]`, with `like` for its levels.
 
 What it refuses to know: what entries say (`document`).
@@ -18,15 +18,15 @@ import difflib
 import functools
 import importlib.resources
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from armferry.facts import unversioned_machines
 from armferry.policy.document import Document, parse_document
 from armferry.policy.errors import DocumentError, MachineError
 from armferry.policy.rules import Source
 
-__all__ = ["DEFAULTS", "Machine", "applies", "builtin_levels", "resolve", "unversioned_machines"]
+__all__ = ["DEFAULTS", "Machine", "applies", "builtin_levels", "resolve"]
 
 DEFAULTS = "defaults"
 
@@ -54,13 +54,6 @@ def builtin_levels() -> tuple[Document, ...]:
         parse_document(file.read_text(encoding="utf-8"), file.name, Source.BUILTIN)
         for file in files
     )
-
-
-@functools.cache
-def unversioned_machines() -> frozenset[str]:
-    """Names of Arm machine types that carry no version."""
-    file = importlib.resources.files("armferry.policy").joinpath("machines.toml")
-    return frozenset(tomllib.loads(file.read_text(encoding="utf-8"))["unversioned"])
 
 
 def resolve(machine: str, documents: Sequence[Document] = ()) -> Machine:

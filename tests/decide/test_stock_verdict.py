@@ -1,12 +1,9 @@
 """What stock QEMU does, rule by rule; every text is what the real one prints (measured)."""
 
-import tomllib
-from importlib.resources import files
-
 import pytest
 
 from armferry.decide import Destination, Layouts, MessageClass, StockVerdict, stock_verdict
-from armferry.decide.stock_rules import UnknownQemuVersion, stock_rules
+from armferry.facts import UnknownQemuVersion, qemu_rules
 from armferry.registers import Accelerator, parse_register
 from armferry.stream.description import DeviceLayout, FieldLayout, StructLayout
 
@@ -320,20 +317,13 @@ def test_the_first_section_that_is_refused_ends_the_load() -> None:
     [("0.9", "up to 10.x"), ("10.2.1", "up to 10.x"), ("11.0.1", "11.0"), ("12.0", "11.1")],
 )
 def test_release_finds_its_rules(version: str, name: str) -> None:
-    assert stock_rules(version).name == name
+    assert qemu_rules(version).name == name
 
 
 def test_no_version() -> None:
     with pytest.raises(UnknownQemuVersion) as caught:
-        stock_rules("trixie")
+        qemu_rules("trixie")
     assert str(caught.value) == (
         "'trixie' is no version of QEMU; write it as qemu-system-aarch64 --version does, such as "
         "10.0.13"
     )
-
-
-def test_every_fact_has_a_source() -> None:
-    data = tomllib.loads(files("armferry.decide").joinpath("stock.toml").read_text("utf-8"))
-    assert all(entry["source"] for entry in (*data["rules"], *data["tolerance"]))
-    for name in data["tcg"]["fixed"] + data["tcg"]["free"]:
-        assert parse_register(name)

@@ -15,9 +15,9 @@ import pytest
 
 from armferry.cache import cache_folder
 from armferry.cli.main import main
-from armferry.decide import Answer, Risk, SourceFacts, judge, stock_rules
+from armferry.decide import Answer, Risk, SourceFacts, judge
+from armferry.facts import qemu_rules, release_key
 from armferry.hosts.fingerprints.atlas import read_atlas
-from armferry.hosts.fingerprints.release import release_key
 from armferry.lab.apt import AptState
 from armferry.lab.gate import gate_lines, judge_update
 from armferry.lab.host import HostSpec, LabHost
@@ -266,7 +266,7 @@ def put_by_qemu(cell: Cell) -> tuple[set[str], set[tuple[str, str, str]]]:
 
 def refused_by_kernel(cell: Cell) -> tuple[set[str], set[tuple[str, str, str]]]:
     """The same of preflight's refusals, in QEMU's words, without what 11.1 leaves out itself."""
-    rules = stock_rules("11.1.3")
+    rules = qemu_rules("11.1.3")
     refused = [
         one
         for one in cell.refused

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from armferry.decide import Answer, Risk, SourceFacts, judge
+from armferry.facts.release import newest_match, release_key
 from armferry.hosts.fingerprints.atlas import (
     Atlas,
     Entry,
@@ -19,7 +20,6 @@ from armferry.hosts.fingerprints.atlas import (
 )
 from armferry.hosts.fingerprints.atlas.history import conditions
 from armferry.hosts.fingerprints.fingerprint import dump, parse
-from armferry.hosts.fingerprints.release import newest_match, release_key
 from armferry.hosts.fingerprints.subject import Subject, open_subject
 from armferry.policy import AcceptedRisk, Policy, aggregate
 from armferry.registers import Accelerator, parse_register

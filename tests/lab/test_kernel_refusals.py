@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from armferry.facts.release import release_key
 from armferry.hosts.fingerprints.atlas import Entry, read_atlas
-from armferry.hosts.fingerprints.release import release_key
 from armferry.lab.atlas_record import KvmEntry
 from armferry.lab.refusals import refusals
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from armferry.decide import Answer, Move, Verdict, judge, stock_verdict
-from armferry.decide.stock_rules import tcg_keeps
+from armferry.facts import tcg_ignores_writes
 from armferry.hosts.fingerprints.fingerprint import Fingerprint
 from armferry.hosts.fingerprints.subject import Subject, open_subject
 from armferry.hosts.libvirt.domain import DomainFacts
@@ -92,7 +92,7 @@ def _list_of(fingerprint: Fingerprint) -> dict[str, Any]:
 
 def _fixed(index: int, accelerator: Accelerator) -> bool:
     if accelerator is Accelerator.TCG:
-        return tcg_keeps(index)
+        return tcg_ignores_writes(index)
     register = describe(index, accelerator)
     return register.constant or register.kind in _FIXED_KINDS
 

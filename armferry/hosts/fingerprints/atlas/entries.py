@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from armferry.errors import ArmferryError
+from armferry.facts.release import newest_match, release_key
 from armferry.hosts.fingerprints.fingerprint import Fingerprint, parse
-from armferry.hosts.fingerprints.release import newest_match, release_key
 
 __all__ = ["Atlas", "Entry", "UnknownEntry", "pack", "read_atlas"]
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
+from armferry.facts.release import release_key
 from armferry.hosts.fingerprints.atlas.entries import Entry, of_cpu
-from armferry.hosts.fingerprints.release import release_key
 from armferry.registers import Kind, decode_fields, kind, parse_register
 
 __all__ = ["Condition", "Span", "condition_of", "conditions", "history"]
