@@ -27,7 +27,7 @@ from pathlib import Path
 
 from armferry.hosts.fingerprints.fingerprint import dump
 from armferry.hosts.fingerprints.probe import fingerprint_of_qemu
-from armferry.hosts.qmp.process import Machine, MachineSpec
+from armferry.hosts.qmp.process import MachineSpec, QemuProcess
 from armferry.lab.qemu_install import install, resolve
 
 _RELEASE = "10.0.13"
@@ -120,8 +120,8 @@ def _move(way: str, relay: str, memory: Path, fingerprint: Path, mebibytes: int)
     channels = 4 if "multifd" in way else 0
     with (
         tempfile.TemporaryDirectory(prefix="armferry-bench-") as folder,
-        Machine(qemu, spec, paused=True, time_limit=_LIMIT) as source,
-        Machine(qemu, blank, paused=True, incoming=True, time_limit=_LIMIT) as destination,
+        QemuProcess(qemu, spec, paused=True, time_limit=_LIMIT) as source,
+        QemuProcess(qemu, blank, paused=True, incoming=True, time_limit=_LIMIT) as destination,
     ):
         out = _address(Path(folder) / "out", way)
         into = out if relay == "direct" else _address(Path(folder) / "in", way)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from armferry.hosts.qmp.process import Machine, MachineSpec
+from armferry.hosts.qmp.process import MachineSpec, QemuProcess
 from armferry.lab.qemu_install import install
 from armferry.lab.releases import release_named
 from armferry.stream import StreamParser
@@ -45,7 +45,7 @@ def write_full_state(path: Path, release: str, size: int) -> None:
     Waits until it is on disk.
     """
     spec = MachineSpec(machine=MACHINE, memory=size >> 20)
-    with Machine(install(release_named(release)), spec, paused=True) as machine:
+    with QemuProcess(install(release_named(release)), spec, paused=True) as machine:
         machine.save(path)
         machine.quit()
     real = path.read_bytes()

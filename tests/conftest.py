@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from armferry.hosts.qmp.process import Machine, MachineSpec
+from armferry.hosts.qmp.process import MachineSpec, QemuProcess
 from armferry.lab.guest import build
 from armferry.lab.qemu_install import InstalledQemu, install, resolve
 
@@ -49,7 +49,7 @@ def fresh_state(
         path = folder / f"{release}-{machine}-{smp}.state"
         if not path.exists():
             spec = MachineSpec(machine=machine, smp=smp)
-            with Machine(qemu_release(release), spec, paused=True) as running:
+            with QemuProcess(qemu_release(release), spec, paused=True) as running:
                 running.save(path)
         return path
 

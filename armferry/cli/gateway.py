@@ -31,7 +31,7 @@ from armferry.gateway import (
     Limits,
     Listener,
     Log,
-    Outcome,
+    TransferReport,
     parse_address,
 )
 from armferry.gateway.address import TcpAddress
@@ -122,20 +122,20 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serves; the exit code is that of the last move: 0 moved, 2 refused, 4 failed."""
-    last: list[Outcome] = []
+    last: list[TransferReport] = []
     faults: list[Exception] = []
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(open_log(arguments.log))
         gateways: list[Gateway] = []
         take_in = _metrics(arguments.metrics, gateways)
 
-        def on_outcome(outcome: Outcome) -> None:
+        def on_report(outcome: TransferReport) -> None:
             take_in(outcome)
             # a reader that has gone must not end the moves of others
             with contextlib.suppress(BrokenPipeError):
                 _show(outcome, arguments.json)
 
-        gateways += _gateways(arguments, stack, log, on_outcome)
+        gateways += _gateways(arguments, stack, log, on_report)
         _on_signals(gateways)
 
         def serve(gateway: Gateway) -> None:
@@ -165,7 +165,7 @@ def _gateways(
     arguments: argparse.Namespace,
     stack: contextlib.ExitStack,
     log: Log,
-    on_outcome: Callable[[Outcome], None],
+    on_report: Callable[[TransferReport], None],
 ) -> list[Gateway]:
     count = len(arguments.listen)
     destinations = arguments.to * count if len(arguments.to) == 1 else arguments.to
@@ -212,7 +212,7 @@ def _gateways(
                 limits=limits,
                 keep=arguments.keep,
                 log=log,
-                on_outcome=on_outcome,
+                on_report=on_report,
                 on_rejected=_say_rejected,
             )
         )
@@ -221,12 +221,12 @@ def _gateways(
     return gateways
 
 
-def _metrics(text: str | None, gateways: list[Gateway]) -> Callable[[Outcome], None]:
+def _metrics(text: str | None, gateways: list[Gateway]) -> Callable[[TransferReport], None]:
     if text is None:
         return lambda _: None
     address = parse_address(f"tcp:{text}")
     assert isinstance(address, TcpAddress)
-    return serve_metrics(address, lambda: sum(len(one.moves) for one in gateways))
+    return serve_metrics(address, lambda: sum(len(one.transfers) for one in gateways))
 
 
 def _on_signals(gateways: list[Gateway]) -> None:
@@ -248,7 +248,7 @@ def _say_rejected(peer: str, reason: str) -> None:
         print(f"turned away: {peer}: {reason}", file=sys.stderr, flush=True)
 
 
-def _show(outcome: Outcome, as_json: bool) -> None:
+def _show(outcome: TransferReport, as_json: bool) -> None:
     if as_json:
         print(json.dumps(outcome.document()), flush=True)
         return

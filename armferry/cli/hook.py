@@ -14,7 +14,7 @@ from armferry.hosts.libvirt.hook_install import (
     HOOKS_FOLDER,
     hook_path,
     install,
-    installed_moves,
+    installed_carrier,
     remove,
 )
 
@@ -104,7 +104,7 @@ def run_remove(arguments: argparse.Namespace) -> int:
 def run_test(arguments: argparse.Namespace) -> int:
     """Runs the script; 0 when the move may begin, 2 when it is stopped."""
     path = hook_path(arguments.hooks)
-    moves = installed_moves(arguments.hooks)
+    moves = installed_carrier(arguments.hooks)
     if moves is None:
         raise _NoHook(f"{path}: not there; run armferry hook install")
     try:

@@ -10,7 +10,7 @@ from armferry.cli.options import add_json
 from armferry.cli.render import Cell, Table
 from armferry.errors import EnvironmentFault
 from armferry.hosts.libvirt.hook import STATE_FOLDER
-from armferry.hosts.libvirt.host_check import Finding, Grade, check_host
+from armferry.hosts.libvirt.host_check import Grade, HostFinding, check_host
 from armferry.hosts.libvirt.state_folder import GuestKind
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def run_check(arguments: argparse.Namespace) -> int:
     return EnvironmentFault.exit_code if missing else 0
 
 
-def _finding(one: Finding) -> dict[str, str]:
+def _finding(one: HostFinding) -> dict[str, str]:
     return {"what": one.what, "state": one.grade.value, "found": one.found, "hint": one.hint}
 
 

@@ -16,7 +16,7 @@ from armferry.cli.options import add_json, add_policy, policy_of
 from armferry.errors import ArmferryError
 from armferry.gateway import Address, AddressError, Dialer, Judge, Listener, parse_address
 from armferry.gateway.address import TcpAddress, UnixAddress
-from armferry.gateway.migrate import Migration, Options, Progress, spec_of
+from armferry.gateway.migrate import Migration, MigrationProgress, Options, spec_of
 from armferry.hosts.fingerprints.fingerprint import Fingerprint
 from armferry.hosts.fingerprints.probe import find_qemu, fingerprint_of_qemu
 from armferry.hosts.fingerprints.subject import open_subject
@@ -138,20 +138,20 @@ def run(arguments: argparse.Namespace) -> int:
             tell=display.tell,
         )
         try:
-            outcome = migration.run(display.show)
+            report = migration.run(display.show)
         except KeyboardInterrupt:
             raise _Cancelled("cancelled: the guest stays on the source") from None
         finally:
-            if arguments.json and migration.outcome is not None:
-                print(json.dumps(migration.outcome.document()), flush=True)
+            if arguments.json and migration.report is not None:
+                print(json.dumps(migration.report.document()), flush=True)
         display.clear()
         if not arguments.json:
             waits = ", where it waits for `cont`" if migration.waits else ""
             render.line(
                 f"the guest is on {destination.address}{waits}: "
-                f"{outcome.bytes_forward / 1e6:.1f} MB in "
-                f"{outcome.seconds:.1f} s, {outcome.mode}; "
-                f"{sum(outcome.classes.values())} registers were not simply matched"
+                f"{report.bytes_forward / 1e6:.1f} MB in "
+                f"{report.seconds:.1f} s, {report.mode}; "
+                f"{sum(report.classes.values())} registers were not simply matched"
             )
     return 0
 
@@ -225,7 +225,7 @@ class _Display(contextlib.AbstractContextManager["_Display"]):
     def __exit__(self, *_: object) -> None:
         self.clear()
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: MigrationProgress) -> None:
         """The progress, where there is a terminal."""
         if not self._changing:
             return

@@ -21,9 +21,9 @@ from armferry.hosts.files.locked import LockedFile
 if TYPE_CHECKING:
     from armferry.stream import NewTail
 
-__all__ = ["Mark", "Progress", "copy_with_tail", "send_with_tail", "write_all", "written_beside"]
+__all__ = ["Mark", "OnCopied", "copy_with_tail", "send_with_tail", "write_all", "written_beside"]
 
-Progress = Callable[[int, int], None]
+OnCopied = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
 
 _STEP = 64 << 20
@@ -43,7 +43,7 @@ def copy_with_tail(
     source: LockedFile,
     target: Path,
     tail: "NewTail | None",
-    progress: Progress | None = None,
+    on_copied: OnCopied | None = None,
     *,
     mark: Mark | None = None,
 ) -> None:
@@ -57,7 +57,7 @@ def copy_with_tail(
         begin = 0
         if mark is not None:
             begin = os.pwrite(descriptor, mark.until_complete, 0)
-        _copy(source.fileno(), descriptor, begin, size, progress)
+        _copy(source.fileno(), descriptor, begin, size, on_copied)
         os.ftruncate(descriptor, size)
         if tail is not None:
             os.lseek(descriptor, size, os.SEEK_SET)
@@ -71,7 +71,7 @@ def send_with_tail(
     source: LockedFile,
     descriptor: int,
     tail: "NewTail | None",
-    progress: Progress | None = None,
+    on_copied: OnCopied | None = None,
 ) -> None:
     """Writes `source` to a pipe or any `descriptor`, from `tail.offset` on with the new end.
 
@@ -84,8 +84,8 @@ def send_with_tail(
             if len(piece) < min(_PIECE, size - position):
                 raise OSError(errno.EIO, _SHORTER)
             write_all(descriptor, piece)
-            if progress is not None:
-                progress(min(position + _PIECE, size), size)
+            if on_copied is not None:
+                on_copied(min(position + _PIECE, size), size)
         if tail is not None:
             write_all(descriptor, tail.data)
     except OSError as error:
@@ -173,7 +173,7 @@ def _resemble(descriptor: int, like: int) -> None:
             break
 
 
-def _copy(source: int, target: int, position: int, size: int, progress: Progress | None) -> None:
+def _copy(source: int, target: int, position: int, size: int, on_copied: OnCopied | None) -> None:
     """Copies the bytes from `position` to `size`, holes left out."""
     while position < size:
         begin, end = _extent(source, position, size)
@@ -184,13 +184,13 @@ def _copy(source: int, target: int, position: int, size: int, progress: Progress
             if not copied:
                 raise OSError(errno.EIO, _SHORTER)
             position += copied
-            if progress is not None:
-                progress(position, size)
+            if on_copied is not None:
+                on_copied(position, size)
         position = end
     if os.lseek(source, 0, os.SEEK_END) < size:
         raise OSError(errno.EIO, _SHORTER)
-    if progress is not None:
-        progress(size, size)
+    if on_copied is not None:
+        on_copied(size, size)
 
 
 def _extent(source: int, position: int, size: int) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """The live migration gateway: between two unmodified QEMUs, the device state decided on.
 
 `Gateway` carries moves from a `Listener` to a `Dialer`'s destination; a `Judge` decides; each
-ends as an `Outcome`. `Session` is the main channel without any I/O.
+ends as a `TransferReport`. `Session` is the main channel without any I/O.
 """
 
 from armferry.gateway.address import Address, parse_address
@@ -18,9 +18,9 @@ from armferry.gateway.errors import (
 from armferry.gateway.gateway import Gateway
 from armferry.gateway.judge import Judge, Judgement, PolicyFor
 from armferry.gateway.log import Log
-from armferry.gateway.report import Ending, Outcome
+from armferry.gateway.report import Ending, TransferReport
 from armferry.gateway.session import DEFAULT_STATE_LIMIT, Session
-from armferry.gateway.transfer import Limits, Move
+from armferry.gateway.transfer import Limits, Transfer
 
 __all__ = [
     "DEFAULT_STATE_LIMIT",
@@ -36,13 +36,13 @@ __all__ = [
     "Limits",
     "Listener",
     "Log",
-    "Move",
     "NetworkFault",
-    "Outcome",
     "OversizedState",
     "PolicyFor",
     "Refused",
     "Session",
+    "Transfer",
+    "TransferReport",
     "connecting_context",
     "listening_context",
     "parse_address",

@@ -2,7 +2,7 @@
 
 Knows which connection belongs to which move, and in which order the destination gets them: the
 main channel first, the others as they were accepted, never two at the same time. Refuses to know
-what is in them (`session`) and how they are carried (`move`).
+what is in them (`session`) and how they are carried (`transfer`).
 """
 
 import collections
@@ -16,14 +16,14 @@ import traceback
 from collections.abc import Callable
 
 from armferry.gateway.channel import Channel, SocketChannel
+from armferry.gateway.channel_kind import ChannelKind, classify
 from armferry.gateway.endpoint import Dialer, Listener
 from armferry.gateway.errors import NetworkFault
-from armferry.gateway.greeting import Greeting, greet
 from armferry.gateway.log import Log
-from armferry.gateway.report import Ending, Outcome
+from armferry.gateway.report import Ending, TransferReport
 from armferry.gateway.session import Judging
 from armferry.gateway.tls import TlsChannel
-from armferry.gateway.transfer import Limits, Move
+from armferry.gateway.transfer import Limits, Transfer
 
 __all__ = ["Gateway"]
 
@@ -32,12 +32,12 @@ _ORDERLY = 0.1  # seconds for which a later channel waits for an earlier one to 
 _MOST_WAITING = 512  # connections that wait for their move; QEMU opens 257 at most for one
 _REMEMBERED = 64  # outcomes of a gateway that goes on and on
 _ADVICE = {
-    Greeting.TLS: (
+    ChannelKind.TLS: (
         "the source speaks TLS, which cannot pass through unread: give the gateway the "
         "destination's credentials (--tls-listen, --tls-connect) or turn tls-creds off"
     ),
-    Greeting.UNKNOWN: "the connection is no QEMU migration stream",
-    Greeting.ENDED: "the connection ended before it said anything",
+    ChannelKind.UNKNOWN: "the connection is no QEMU migration stream",
+    ChannelKind.ENDED: "the connection ended before it said anything",
 }
 
 
@@ -49,7 +49,7 @@ class _Arrival:
         self.plain = plain
         self.since = time.monotonic()
         self.channel: Channel | None = None
-        self.greeting: Greeting | None = None
+        self.greeting: ChannelKind | None = None
         self.fault = ""
 
 
@@ -58,7 +58,7 @@ class Gateway:
 
     `run` returns when the first move has ended, or, with `keep`, when `stop` was called; a move
     that still runs then is carried to its end. `context` terminates TLS from the sources.
-    `on_outcome` is called with each outcome, from a thread of the gateway, and `on_rejected` with
+    `on_report` is called with each outcome, from a thread of the gateway, and `on_rejected` with
     the peer of each connection that was turned away and the reason.
     """
 
@@ -72,7 +72,7 @@ class Gateway:
         limits: Limits | None = None,
         keep: bool = False,
         log: Log | None = None,
-        on_outcome: Callable[[Outcome], None] | None = None,
+        on_report: Callable[[TransferReport], None] | None = None,
         on_rejected: Callable[[str, str], None] | None = None,
     ) -> None:
         self._listener = listener
@@ -82,27 +82,27 @@ class Gateway:
         self._limits = limits or Limits()
         self._keep = keep
         self._log = log or Log()
-        self._on_outcome = on_outcome
+        self._on_report = on_report
         self._on_rejected = on_rejected
         self._numbers = itertools.count(1)
         self._arrivals: list[_Arrival] = []
         self._arrived: queue.SimpleQueue[_Arrival | None] = queue.SimpleQueue()
-        self._moves: list[Move] = []
+        self._transfers: list[Transfer] = []
         self._awaiting: list[threading.Thread] = []
         self._stopping = threading.Event()
         self._abort_reason = ""
         self._exhausted = False
-        self._outcomes: collections.deque[Outcome] = collections.deque(maxlen=_REMEMBERED)
+        self._reports: collections.deque[TransferReport] = collections.deque(maxlen=_REMEMBERED)
         self._fault: NetworkFault | None = None
         self.rejected = ""
         """Why the last connection that belonged to no move was turned away."""
 
     @property
-    def moves(self) -> tuple[Move, ...]:
+    def transfers(self) -> tuple[Transfer, ...]:
         """The moves that have not ended."""
-        return tuple(self._moves)
+        return tuple(self._transfers)
 
-    def run(self) -> list[Outcome]:
+    def run(self) -> list[TransferReport]:
         """Serves until it is over; the outcomes in order, of many the last. Raises NetworkFault."""
         accepting = threading.Thread(target=self._accept, daemon=True)
         accepting.start()
@@ -121,7 +121,7 @@ class Gateway:
                 thread.join()
         if self._fault is not None:
             raise self._fault
-        return list(self._outcomes)
+        return list(self._reports)
 
     def stop(self) -> None:
         """Ends the gateway: no new move; those that run are carried to their end."""
@@ -131,8 +131,8 @@ class Gateway:
     def abort(self, reason: str) -> None:
         """Ends the gateway and every move that runs, at once: both sides are closed."""
         self._abort_reason = reason
-        for move in self.moves:
-            move.fail(Ending.CANCELLED, reason)
+        for transfer in self.transfers:
+            transfer.fail(Ending.CANCELLED, reason)
         self.stop()
 
     @property
@@ -141,11 +141,11 @@ class Gateway:
         return (
             self._stopping.is_set()
             or self._fault is not None
-            or (bool(self._outcomes) and not self._keep)
+            or (bool(self._reports) and not self._keep)
         )
 
     def _over(self) -> bool:
-        if self._moves:
+        if self._transfers:
             return False
         return self._ending or (self._exhausted and self._arrived.empty() and not self._arrivals)
 
@@ -176,14 +176,14 @@ class Gateway:
             if self._context is not None:
                 channel = TlsChannel.accept(plain, self._context, self._limits.connect)
                 arrival.channel = channel
-            arrival.greeting = greet(channel, self._silent_is_extra, self._limits.stall)
+            arrival.greeting = classify(channel, self._silent_is_extra, self._limits.stall)
         except OSError as error:
             arrival.fault = str(error)
-            arrival.greeting = Greeting.ENDED
+            arrival.greeting = ChannelKind.ENDED
         self._arrived.put(None)
 
     def _silent_is_extra(self) -> bool:
-        return any(move.awaits_silent_channel for move in self.moves)
+        return any(transfer.awaits_silent_channel for transfer in self.transfers)
 
     # -- to the moves
 
@@ -193,24 +193,24 @@ class Gateway:
             channel, greeting = arrival.channel, arrival.greeting
             if channel is None or greeting is None:
                 continue
-            if greeting is Greeting.EXTRA:
+            if greeting is ChannelKind.EXTRA:
                 continue
             self._arrivals.remove(arrival)
-            if greeting not in (Greeting.MAIN, Greeting.RECOVERY):
+            if greeting not in (ChannelKind.MAIN, ChannelKind.RECOVERY):
                 self._reject(arrival, arrival.fault or _ADVICE[greeting])
             elif self._ending:
                 self._reject(arrival, "the gateway ends and takes no new move")
             else:
                 self._begin(arrival.plain.origin, channel, greeting)
         for arrival in tuple(self._arrivals):
-            if arrival.greeting is Greeting.EXTRA and self._is_next(arrival):
+            if arrival.greeting is ChannelKind.EXTRA and self._is_next(arrival):
                 self._place(arrival)
 
     def _place(self, arrival: _Arrival) -> None:
         """Gives a further channel to its move, once there is one."""
-        moves = [one for one in self._moves if one.takes_channels]
+        transfers = [one for one in self._transfers if one.takes_channels]
         # of several moves, the one whose main channel came from the same process or machine
-        own = [one for one in moves if one.origin == arrival.plain.origin] or moves
+        own = [one for one in transfers if one.origin == arrival.plain.origin] or transfers
         reason = ""
         if arrival.plain.peer_ended:
             # left over from an attempt that was given up: the next one must not get it
@@ -233,37 +233,39 @@ class Gateway:
             for other in self._arrivals
         )
 
-    def _begin(self, origin: str, main: Channel, greeting: Greeting) -> None:
-        move = Move(
+    def _begin(self, origin: str, main: Channel, greeting: ChannelKind) -> None:
+        transfer = Transfer(
             next(self._numbers),
             main,
             self._dialer.dial,
             self._judge,
             self._limits,
             self._log,
-            recovery=greeting is Greeting.RECOVERY,
+            recovery=greeting is ChannelKind.RECOVERY,
             origin=origin,
         )
-        self._log.write("began", move=move.number, peer=main.name, greeting=greeting.value)
-        self._moves.append(move)
-        move.start()
+        self._log.write("began", move=transfer.number, peer=main.name, greeting=greeting.value)
+        self._transfers.append(transfer)
+        transfer.start()
         if self._abort_reason:
-            move.fail(Ending.CANCELLED, self._abort_reason)
-        awaiting = threading.Thread(target=self._await_end, args=(move,), daemon=True)
+            transfer.fail(Ending.CANCELLED, self._abort_reason)
+        awaiting = threading.Thread(target=self._await_end, args=(transfer,), daemon=True)
         self._awaiting = [one for one in self._awaiting if one.is_alive()] + [awaiting]
         awaiting.start()
 
-    def _await_end(self, move: Move) -> None:
-        outcome = move.wait()
-        self._log.write("ended", **outcome.document())
+    def _await_end(self, transfer: Transfer) -> None:
+        report = transfer.wait()
+        self._log.write("ended", **report.document())
         try:
-            if self._on_outcome is not None:
-                self._on_outcome(outcome)
+            if self._on_report is not None:
+                self._on_report(report)
         except Exception:  # whoever is told, the gateway must come to its own end
-            self._log.write("internal-error", move=move.number, traceback=traceback.format_exc())
+            self._log.write(
+                "internal-error", move=transfer.number, traceback=traceback.format_exc()
+            )
         finally:
-            self._outcomes.append(outcome)
-            self._moves.remove(move)
+            self._reports.append(report)
+            self._transfers.remove(transfer)
             self._arrived.put(None)
 
     def _drop_waiting(self) -> None:

@@ -8,14 +8,16 @@ from collections.abc import Callable
 
 from armferry.gateway.address import TcpAddress
 from armferry.gateway.errors import GatewayError, NetworkFault
-from armferry.gateway.report import Outcome
+from armferry.gateway.report import TransferReport
 
 __all__ = ["serve_metrics"]
 
 _STATE_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0)
 
 
-def serve_metrics(address: TcpAddress, running: Callable[[], int]) -> Callable[[Outcome], None]:
+def serve_metrics(
+    address: TcpAddress, running: Callable[[], int]
+) -> Callable[[TransferReport], None]:
     """Serves /metrics on `address`; the function returned takes in each outcome.
 
     `running` counts the moves that have not ended. Raises GatewayError or NetworkFault.
@@ -48,13 +50,13 @@ def serve_metrics(address: TcpAddress, running: Callable[[], int]) -> Callable[[
     except OSError as error:
         raise NetworkFault(f"{address}: cannot serve metrics: {error.strerror}") from error
 
-    def take_in(outcome: Outcome) -> None:
-        moves.labels(outcome.ending.value, outcome.mode).inc()
-        moved.labels("forward").inc(outcome.bytes_forward)
-        moved.labels("back").inc(outcome.bytes_back)
-        if outcome.state_bytes:
-            held.observe(outcome.decision_seconds)
-        for group, count in outcome.classes.items():
+    def take_in(report: TransferReport) -> None:
+        moves.labels(report.ending.value, report.mode).inc()
+        moved.labels("forward").inc(report.bytes_forward)
+        moved.labels("back").inc(report.bytes_back)
+        if report.state_bytes:
+            held.observe(report.decision_seconds)
+        for group, count in report.classes.items():
             registers.labels(group).inc(count)
 
     return take_in

@@ -23,15 +23,15 @@ from armferry.gateway import (
     Judge,
     Listener,
     Log,
-    Outcome,
     Refused,
+    TransferReport,
 )
 from armferry.gateway.settings import Settings
 from armferry.hosts.fingerprints.fingerprint import Fingerprint
 from armferry.hosts.qmp.client import CommandRefused, Monitor, MonitorFault
 from armferry.hosts.qmp.process import MachineSpec
 
-__all__ = ["Migration", "MigrationFault", "Options", "Progress", "spec_of"]
+__all__ = ["Migration", "MigrationFault", "MigrationProgress", "Options", "spec_of"]
 
 _POLL = 0.1
 _VERIFY_LIMIT = 20.0
@@ -68,7 +68,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class MigrationProgress:
     """Bytes, bytes per second, dirty pages per second, and downtime in milliseconds."""
 
     status: str
@@ -102,23 +102,23 @@ class _Carrying:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._outcomes: list[Outcome] = []
+        self._reports: list[TransferReport] = []
         self._fault: ArmferryError | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def finish(self) -> Outcome | None:
+    def finish(self) -> TransferReport | None:
         """How the move ended, once it has; None for one that never began. Raises NetworkFault."""
-        if not self._gateway.moves:
+        if not self._gateway.transfers:
             self._gateway.stop()
         self._thread.join()
         if self._fault is not None:
             raise self._fault
-        return self._outcomes[0] if self._outcomes else None
+        return self._reports[0] if self._reports else None
 
     def _run(self) -> None:
         try:
-            self._outcomes = self._gateway.run()
+            self._reports = self._gateway.run()
         except ArmferryError as fault:
             self._fault = fault
 
@@ -155,12 +155,12 @@ class Migration:
         self._encrypted = context is not None
         self._tell = tell
         self._gateway = Gateway(listener, dialer, judge, context=context, log=log)
-        self.outcome: Outcome | None = None
+        self.report: TransferReport | None = None
         """What the gateway has to say, once it has; also of a move that failed."""
         self.waits = False
         """Whether the guest has arrived and waits for somebody to say `cont`."""
 
-    def run(self, show: Callable[[Progress], None]) -> Outcome:
+    def run(self, show: Callable[[MigrationProgress], None]) -> TransferReport:
         """Makes the move; `show` is called some times a second.
 
         Raises Refused, MigrationFault, MonitorFault, GatewayError; KeyboardInterrupt once it was
@@ -170,11 +170,11 @@ class Migration:
         self._decide()
         with _changed(settings, ("return-path", *self._options.capabilities), self._options):
             status, reason = self._carry(show)
-            outcome = self.outcome
-            if status != "completed" or outcome is None or not outcome.moved:
+            report = self.report
+            if status != "completed" or report is None or not report.moved:
                 self._explain(status, reason)
         self._verify(before)
-        return outcome
+        return report
 
     def _check(self) -> tuple[str, tuple[Settings, Settings]]:
         """The source's run state, and how both are set. Raises what cannot work."""
@@ -232,8 +232,8 @@ class Migration:
 
     # -- under way
 
-    def _carry(self, show: Callable[[Progress], None]) -> tuple[str, str]:
-        """The source's last word and its reason; `outcome` is set."""
+    def _carry(self, show: Callable[[MigrationProgress], None]) -> tuple[str, str]:
+        """The source's last word and its reason; `report` is set."""
         carrying = _Carrying(self._gateway)
         try:
             self._destination.execute("migrate-incoming", {"uri": str(self._dialer.address)})
@@ -251,12 +251,12 @@ class Migration:
             self._end_early()
             raise
         finally:
-            self.outcome = carrying.finish()
-            if self.outcome is None or not self.outcome.moved:
+            self.report = carrying.finish()
+            if self.report is None or not self.report.moved:
                 self._leave_clean()
         return str(state.get("status", "none")), str(state.get("error-desc", ""))
 
-    def _follow(self, show: Callable[[Progress], None]) -> Mapping[str, Any]:
+    def _follow(self, show: Callable[[MigrationProgress], None]) -> Mapping[str, Any]:
         began = time.monotonic()
         switched = self._options.postcopy_after is None
         told = False
@@ -310,9 +310,9 @@ class Migration:
 
     def _explain(self, status: str, reason: str) -> NoReturn:
         """Raises what became of a move that did not arrive."""
-        outcome = self.outcome
-        if outcome is not None and outcome.ending is Ending.REFUSED:
-            raise Refused(f"{outcome.reason}; {self._where()}")
+        report = self.report
+        if report is not None and report.ending is Ending.REFUSED:
+            raise Refused(f"{report.reason}; {self._where()}")
         if status == _PAUSED:
             raise MigrationFault(
                 "the network failed after the switch to postcopy: the guest waits on the "
@@ -320,8 +320,8 @@ class Migration:
                 "live. Start `armferry gateway` between them, then: migrate-recover on the "
                 "destination, and migrate with resume=true on the source"
             )
-        why = [reason, outcome.reason if outcome else "the source never got through"]
-        if outcome is None and self._gateway.rejected:
+        why = [reason, report.reason if report else "the source never got through"]
+        if report is None and self._gateway.rejected:
             why.append(self._gateway.rejected)
         raise MigrationFault(f"the move {status}: {': '.join(filter(None, why))}; {self._where()}")
 
@@ -375,9 +375,9 @@ def _changed(
             one.put_back()
 
 
-def _progress(status: str, state: Mapping[str, Any]) -> Progress:
+def _progress(status: str, state: Mapping[str, Any]) -> MigrationProgress:
     memory = state.get("ram", {})
-    return Progress(
+    return MigrationProgress(
         status=status,
         transferred=memory.get("transferred", 0),
         remaining=memory.get("remaining", 0),

@@ -8,7 +8,7 @@ from typing import Any
 from armferry.decide import verdict_document
 from armferry.gateway.judge import Judgement
 
-__all__ = ["Ending", "Outcome"]
+__all__ = ["Ending", "TransferReport"]
 
 SCHEMA = 1
 
@@ -40,7 +40,7 @@ class Ending(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TransferReport:
     """One move. Bytes are those of all channels; times are in seconds.
 
     `mode` is `precopy`, `postcopy` or `recovery`. `held_seconds` passed from the first byte of

@@ -61,11 +61,11 @@ class _Backlog:
     def __len__(self) -> int:
         return len(self._kept) + len(self._new)
 
-    def lay_down(self, data: Buffer) -> None:
+    def append(self, data: Buffer) -> None:
         """Adds what has just come, without copying it."""
         self._new = memoryview(data)
 
-    def keep(self) -> None:
+    def retain(self) -> None:
         """Copies what is left of it, for the caller's buffer is used again."""
         self._kept += self._new
         self._new = memoryview(b"")
@@ -136,7 +136,7 @@ class Session:
         """What to send now that `data` has come."""
         if self.passing:
             return (data,)
-        self._backlog.lay_down(data)
+        self._backlog.append(data)
         return self._advance(lambda: self._parser.feed(data))
 
     def settle(self) -> tuple[Buffer, ...]:
@@ -185,7 +185,7 @@ class Session:
             parts += backlog.take(backlog.begin + len(backlog))
         elif not self.holding:
             parts += backlog.take(self._parser.offset)
-        backlog.keep()
+        backlog.retain()
         if len(backlog) > self._limit:
             raise OversizedState(
                 f"more than {self._limit} bytes of device state have come; if this guest is that "

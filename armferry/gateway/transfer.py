@@ -19,12 +19,12 @@ from armferry.gateway.endpoint import ExecChannel
 from armferry.gateway.errors import Refused
 from armferry.gateway.log import Log
 from armferry.gateway.relay_bytes import BUFFER_SIZE, SinkFault, copy_all
-from armferry.gateway.report import Ending, Outcome
+from armferry.gateway.report import Ending, TransferReport
 from armferry.gateway.return_path import ReturnPath
 from armferry.gateway.session import DEFAULT_STATE_LIMIT, Judging, Session
 from armferry.stream import StreamError
 
-__all__ = ["Limits", "Move"]
+__all__ = ["Limits", "Transfer"]
 
 _TICK = 0.05
 _QUIET = 0.05  # seconds of silence after which device state without a description may be whole
@@ -56,7 +56,7 @@ class _Flow:
         self.bytes += count
 
 
-class Move:
+class Transfer:
     """One move from the first byte on its main channel. `start` it, `add` channels, `wait`.
 
     With `recovery` the main channel is that of a postcopy migration that goes on after its
@@ -99,7 +99,7 @@ class Move:
         self._over = False  # nothing joins the move from here on
         self._changed = threading.Event()
         self._supervisor = threading.Thread(target=self._supervise, daemon=True)
-        self._outcome: Outcome | None = None
+        self._report: TransferReport | None = None
 
     @property
     def awaits_silent_channel(self) -> bool:
@@ -173,11 +173,11 @@ class Move:
             channel.abort()
         self._changed.set()
 
-    def wait(self) -> Outcome:
+    def wait(self) -> TransferReport:
         """How it ended, once it has."""
         self._supervisor.join()
-        assert self._outcome is not None
-        return self._outcome
+        assert self._report is not None
+        return self._report
 
     # -- connections and threads
 
@@ -369,15 +369,15 @@ class Move:
         for channel in channels:
             channel.close()
         gc.unfreeze()  # else nothing of this move would ever be given back
-        self._outcome = self._result()
+        self._report = self._result()
 
-    def _result(self) -> Outcome:
+    def _result(self) -> TransferReport:
         session = self._session
         ending, reason = self._failure or self._success()
         if self._return_path.result == 0:
             # nothing that happens to a connection after the last word takes it back
             ending, reason = Ending.COMPLETED, ""
-        return Outcome(
+        return TransferReport(
             number=self.number,
             ending=ending,
             reason=reason,

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from armferry.errors import ArmferryError, EnvironmentFault
-from armferry.hosts.qmp.process import LoadResult, Machine, MachineSpec
+from armferry.hosts.qmp.process import LoadResult, MachineSpec, QemuProcess
 from armferry.lab.guest import GuestLog, build
 from armferry.lab.qemu_install import InstalledQemu, install, resolve
 
@@ -72,7 +72,7 @@ class _Story:
 
     def start(self, qemu: InstalledQemu) -> None:
         self._chapter(f"A guest runs in QEMU {qemu.version}, counts, and is saved")
-        with Machine(qemu, self._spec, serial=self._serial) as machine:
+        with QemuProcess(qemu, self._spec, serial=self._serial) as machine:
             self._watch(0)
             machine.save(self._saved)
             machine.quit()
@@ -94,7 +94,7 @@ class _Story:
         )
         self._chapter(f"QEMU {there.version} resumes the guest where it was")
         last = GuestLog.read(self._serial).last
-        with Machine(there, self._spec, serial=self._serial, incoming=True) as machine:
+        with QemuProcess(there, self._spec, serial=self._serial, incoming=True) as machine:
             loaded = machine.load(crossed)
             if not loaded.loaded:
                 raise StoryBroken(f"QEMU {there.version} refuses it still: {loaded.stderr}")
@@ -114,7 +114,7 @@ class _Story:
         )
 
     def _load(self, qemu: InstalledQemu, path: Path) -> LoadResult:
-        with Machine(qemu, self._spec, paused=True, incoming=True) as machine:
+        with QemuProcess(qemu, self._spec, paused=True, incoming=True) as machine:
             return machine.load(path)
 
     def _watch(self, last: int) -> None:

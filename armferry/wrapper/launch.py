@@ -39,18 +39,22 @@ from armferry.wrapper.beside.property_support import (
     remember,
 )
 from armferry.wrapper.beside.service import Service, in_background
-from armferry.wrapper.commandline.command_line import Subject, is_main_channel, subject_of
+from armferry.wrapper.commandline.command_line import (
+    CommandLine,
+    is_main_channel,
+    read_command_line,
+)
 from armferry.wrapper.commandline.essential_registers import refuse_needed
 from armferry.wrapper.commandline.fdsets import given_sets
 from armferry.wrapper.commandline.monitors import (
-    Monitor,
+    MonitorOption,
     Role,
     human_monitors,
     monitors_of,
     moved_aside,
 )
 from armferry.wrapper.commandline.options import options_of
-from armferry.wrapper.commandline.properties import given, policy_of, without
+from armferry.wrapper.commandline.properties import parse_properties, policy_of, strip_properties
 from armferry.wrapper.commandline.uri import NamedFd, Target, parse_channels, parse_uri
 from armferry.wrapper.errors import ArgumentFault, SetUpFault
 from armferry.wrapper.relay.endpoints import Endpoint
@@ -65,9 +69,9 @@ def prepare(program: str, words: list[str]) -> list[str]:
     Raises ArmferryError for what cannot be honoured.
     """
     name = os.path.basename(program)
-    all_given = given(words, name)
-    plain = without(words)
-    subject = subject_of(plain)
+    all_given = parse_properties(words, name)
+    plain = strip_properties(words)
+    subject = read_command_line(plain)
     accelerator = _accelerator(subject)
     stated = policy_of(all_given, subject.model)
     for one in all_given:
@@ -83,7 +87,7 @@ def prepare(program: str, words: list[str]) -> list[str]:
     _tell_problems(stated)
     if all_given:
         known = known_properties(Path(program), subject.model, accelerator.value)
-        plain = without(words, known)
+        plain = strip_properties(words, known)
         _refuse_psci(stated, known, accelerator, subject, name)
     else:
         known = frozenset()
@@ -99,7 +103,7 @@ class _Launch:
     def __init__(
         self,
         program: str,
-        subject: Subject,
+        subject: CommandLine,
         accelerator: Accelerator,
         stated: Policy,
         policy: Policy,
@@ -195,7 +199,7 @@ class _Launch:
                 words[monitor.at] = moved_aside(monitor, str(endpoint.path))
                 self._endpoints.append(endpoint)
 
-    def _endpoint(self, monitor: Monitor, number: int) -> Endpoint | None:
+    def _endpoint(self, monitor: MonitorOption, number: int) -> Endpoint | None:
         if monitor.meeting is None:
             _note(f"the monitor {monitor.text} stays QEMU's own: migrations that are commanded "
                   "there go past armferry")  # fmt: skip
@@ -271,7 +275,7 @@ class _Launch:
         return found
 
 
-def _accelerator(subject: Subject) -> Accelerator:
+def _accelerator(subject: CommandLine) -> Accelerator:
     """The accelerator that QEMU will take: the first that works here."""
     for name in subject.accelerators:
         if name == "kvm" and (
@@ -284,7 +288,7 @@ def _accelerator(subject: Subject) -> Accelerator:
 
 
 def _refuse_psci(
-    stated: Policy, known: frozenset[str], accelerator: Accelerator, subject: Subject, name: str
+    stated: Policy, known: frozenset[str], accelerator: Accelerator, subject: CommandLine, name: str
 ) -> None:
     if stated.psci and "kvm-psci-version" not in known and accelerator is not Accelerator.KVM:
         kind = f"{subject.model or 'arm'}-arm-cpu"

@@ -165,7 +165,7 @@ def test_host_and_hook(tmp_path: Path, armferry: Any) -> None:
     assert checked.code in (0, 4)
     document = json.loads(checked.out)
     assert set(document) == _documented("host check")
-    states = {"ok", "look", "missing"}
+    states = {"ok", "warning", "missing"}
     assert set(document["findings"][0]) == _inner("host check", "findings") - states
 
     document = _json(armferry("host", "fingerprint", "--state", "state", "--json"), 0)

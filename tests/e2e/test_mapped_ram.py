@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from armferry.hosts.qmp.process import LoadResult, Machine, MachineSpec
+from armferry.hosts.qmp.process import LoadResult, MachineSpec, QemuProcess
 from armferry.lab.guest import GuestLog
 from armferry.lab.qemu_install import InstalledQemu
 
@@ -26,7 +26,7 @@ MOVES = [
 ]
 
 
-def mapped(machine: Machine) -> None:
+def mapped(machine: QemuProcess) -> None:
     """Turns the capability on."""
     capability = {"capability": "mapped-ram", "state": True}
     machine.execute("migrate-set-capabilities", {"capabilities": [capability]})
@@ -43,7 +43,7 @@ def log_at(path: Path, tick: int, limit: float = 30.0) -> GuestLog:
 
 
 def load(qemu: InstalledQemu, spec: MachineSpec, state: Path) -> LoadResult:
-    with Machine(qemu, spec, paused=True, incoming=True) as machine:
+    with QemuProcess(qemu, spec, paused=True, incoming=True) as machine:
         mapped(machine)
         return machine.load_uri(f"file:{state}")
 
@@ -67,12 +67,12 @@ def test_guest_goes_on(
 ) -> None:
     spec = MachineSpec(machine=machine, memory=512, kernel=guest_kernel)
     state, there, serial = tmp_path / "state", tmp_path / "there", tmp_path / "serial"
-    with Machine(qemu_release(old), spec, serial=serial) as source:
+    with QemuProcess(qemu_release(old), spec, serial=serial) as source:
         log_at(serial, 2)
         mapped(source)
         source.migrate(f"file:{state}")
     before = GuestLog.read(serial)
-    with Machine(qemu_release(new), spec, paused=True) as fresh:
+    with QemuProcess(qemu_release(new), spec, paused=True) as fresh:
         fresh.save(there)
     assert not load(qemu_release(new), spec, state).loaded
     blocks = state.stat().st_blocks
@@ -85,7 +85,7 @@ def test_guest_goes_on(
         ferried = tmp_path / "ferried"
         armferry("ferry", state, ferried, "--to", there)
         assert ferried.stat().st_blocks <= blocks + 64
-    with Machine(qemu_release(new), spec, serial=serial, incoming=True) as destination:
+    with QemuProcess(qemu_release(new), spec, serial=serial, incoming=True) as destination:
         mapped(destination)
         result = destination.load_uri(f"file:{ferried}")
         assert result.loaded, result.stderr

@@ -27,7 +27,7 @@ from armferry.decide import (
 )
 from armferry.ferry.edits import edits_of
 from armferry.hosts.fingerprints.subject import Subject, open_subject
-from armferry.hosts.qmp.process import LoadResult, Machine, MachineSpec
+from armferry.hosts.qmp.process import LoadResult, MachineSpec, QemuProcess
 from armferry.lab.guest import GuestLog
 from armferry.lab.qemu_install import InstalledQemu
 from armferry.policy import EMPTY, Policy, Source, aggregate, parse_document
@@ -82,7 +82,7 @@ class Rig:
         path = self._path(suite, pair, "fresh")
         if not path.exists():
             part = path.with_suffix(".part")
-            with Machine(self.qemu(suite), pair.spec, paused=True) as machine:
+            with QemuProcess(self.qemu(suite), pair.spec, paused=True) as machine:
                 machine.save(part)
                 machine.quit()
             part.rename(path)
@@ -94,7 +94,7 @@ class Rig:
         serial = path.with_suffix(".serial")
         if not path.exists():
             part = path.with_suffix(".part")
-            with Machine(self.qemu(suite), self._guest_spec(pair), serial=serial) as machine:
+            with QemuProcess(self.qemu(suite), self._guest_spec(pair), serial=serial) as machine:
                 log_at(serial, 2)
                 machine.save(part)
                 machine.quit()
@@ -103,7 +103,9 @@ class Rig:
 
     def load(self, pair: Pair, path: Path) -> LoadResult:
         """What the destination's QEMU makes of the state in `path`, nothing running after it."""
-        with Machine(self.qemu(pair.destination), pair.spec, paused=True, incoming=True) as machine:
+        with QemuProcess(
+            self.qemu(pair.destination), pair.spec, paused=True, incoming=True
+        ) as machine:
             return machine.load(path)
 
     def go_on(self, pair: Pair, path: Path, log: Path) -> GuestLog:
@@ -111,7 +113,7 @@ class Rig:
         serial = path.with_suffix(".serial")
         shutil.copyfile(log, serial)
         before = GuestLog.read(serial)
-        with Machine(
+        with QemuProcess(
             self.qemu(pair.destination), self._guest_spec(pair), serial=serial, incoming=True
         ) as machine:
             result = machine.load(path)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from armferry.hosts.fingerprints.subject import read_state
-from armferry.hosts.qmp.process import Machine, MachineSpec
+from armferry.hosts.qmp.process import MachineSpec, QemuProcess
 from armferry.lab.guest import GuestLog
 from armferry.lab.qemu_install import InstalledQemu
 from armferry.registers import Kind, kind
@@ -76,7 +76,7 @@ class Rig:
 
     def start_and_save(self, qemu: InstalledQemu, name: str) -> Path:
         """Starts the guest, lets it run and saves it while it runs."""
-        with Machine(qemu, self.spec, serial=self.serial) as machine:
+        with QemuProcess(qemu, self.spec, serial=self.serial) as machine:
             _log_at(self.serial, 3)
             assert machine.status() == "running"
             return self._save(machine, name)
@@ -84,7 +84,7 @@ class Rig:
     def carry_on(self, qemu: InstalledQemu, stream: Path, name: str) -> Path:
         """Loads `stream`, lets the guest run on and saves it again."""
         before = GuestLog.read(self.serial).last
-        with Machine(qemu, self.spec, serial=self.serial, incoming=True) as machine:
+        with QemuProcess(qemu, self.spec, serial=self.serial, incoming=True) as machine:
             result = machine.load(stream)
             assert result.loaded, result.stderr
             assert machine.status() == "running"
@@ -96,7 +96,7 @@ class Rig:
 
     def refuses(self, qemu: InstalledQemu, stream: Path) -> str:
         """What `qemu` says when it refuses `stream`."""
-        with Machine(qemu, self.spec, paused=True, incoming=True) as machine:
+        with QemuProcess(qemu, self.spec, paused=True, incoming=True) as machine:
             result = machine.load(stream)
         assert not result.loaded
         return result.stderr
@@ -105,7 +105,7 @@ class Rig:
         """The register lists that `qemu` saves after it has loaded `stream` and run nothing."""
         # the paused destination of a guest that was running would run: -S holds it back
         again = self.folder / "again"
-        with Machine(qemu, self.spec, paused=True, incoming=True) as machine:
+        with QemuProcess(qemu, self.spec, paused=True, incoming=True) as machine:
             result = machine.load(stream)
             assert result.loaded, result.stderr
             assert machine.status() == "paused"
@@ -122,7 +122,7 @@ class Rig:
         assert (done.returncode, done.stderr) == (0, b"")
         return path
 
-    def _save(self, machine: Machine, name: str) -> Path:
+    def _save(self, machine: QemuProcess, name: str) -> Path:
         path = self.folder / name
         machine.save(path)
         assert machine.status() == "postmigrate"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from armferry.hosts.fingerprints.subject import read_state
-from armferry.hosts.qmp.process import Machine, MachineSpec
+from armferry.hosts.qmp.process import MachineSpec, QemuProcess
 from armferry.lab.qemu_install import InstalledQemu
 from armferry.lab.releases import RELEASES
 
@@ -181,6 +181,6 @@ def test_ferried_states_load(
     source, target = fresh_state(here, machine), tmp_path / "out"
     ferried = _armferry("ferry", source, target, "--to", fingerprint(there, machine))
     spec = MachineSpec(machine=machine)
-    with Machine(qemu_release(there), spec, paused=True, incoming=True) as running:
+    with QemuProcess(qemu_release(there), spec, paused=True, incoming=True) as running:
         result = running.load(target if ferried.returncode == 0 else source)
     assert result.loaded == (ferried.returncode == 0), result.stderr

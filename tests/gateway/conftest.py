@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import pytest
 
-from armferry.gateway import Dialer, Gateway, Judge, Listener, Log, Outcome, parse_address
+from armferry.gateway import Dialer, Gateway, Judge, Listener, Log, TransferReport, parse_address
 from armferry.hosts.fingerprints.fingerprint import Fingerprint
 from armferry.hosts.fingerprints.from_stream import fingerprint_of_stream
 from armferry.policy import EMPTY, Policy, aggregate
@@ -86,7 +86,7 @@ class Running:
         self.path = str(folder / "gateway")
         self.log = io.StringIO()
         self.listener = Listener(parse_address(options.pop("listen", f"unix:{self.path}")))
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[TransferReport] = []
         self._sources: list[socket.socket] = []
         log = options.pop("log", Log(self.log))
         self.gateway = Gateway(self.listener, Dialer(parse_address(to)), judge, log=log, **options)
@@ -117,7 +117,7 @@ class Running:
         self._sources.append(source)  # a source that has gone has cancelled
         return source
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> TransferReport:
         self._thread.join(LIMIT)
         assert not self._thread.is_alive(), self.log.getvalue()
         return self.outcomes[0]

@@ -11,7 +11,7 @@ import pytest
 from armferry.gateway import Ending, Judge, Limits, Log
 from armferry.gateway.channel import Channel, SocketChannel
 from armferry.gateway.judge import Judgement
-from armferry.gateway.transfer import Move
+from armferry.gateway.transfer import Transfer
 from armferry.stream.events import DeviceSection
 
 LIMIT = 20.0
@@ -46,11 +46,11 @@ def closed(end: socket.socket) -> bool:
         return True
 
 
-def move_of(main: Channel, dial: Callable[[], Channel], judge: Judge) -> Move:
-    return Move(1, main, dial, judge, Limits(), Log(io.StringIO()))
+def move_of(main: Channel, dial: Callable[[], Channel], judge: Judge) -> Transfer:
+    return Transfer(1, main, dial, judge, Limits(), Log(io.StringIO()))
 
 
-def cancel(ends: Ends, move: Move) -> None:
+def cancel(ends: Ends, move: Transfer) -> None:
     """The source, whose end is the first, ends the migration before anything was decided."""
     ends.held[0].sendall(b"QEVM")
     ends.held[0].close()
@@ -131,7 +131,7 @@ def test_finished_move_is_given_back(
     late: bool, ends: Ends, judge: Judge, recorded: Recorded
 ) -> None:
     prepares = Prepares(judge)
-    move = Move(1, ends.channel(), ends.channel, prepares, Limits(), Log(io.StringIO()))
+    move = Transfer(1, ends.channel(), ends.channel, prepares, Limits(), Log(io.StringIO()))
     move.start()
     ends.held[0].sendall(recorded("switchover-ack")[:1_000])
     assert prepares.waits.wait(LIMIT)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from armferry.cli.main import make_parser
-from armferry.gateway import Ending, Judge, NetworkFault, Outcome
+from armferry.gateway import Ending, Judge, NetworkFault, TransferReport
 from armferry.gateway.address import TcpAddress
 from armferry.gateway.metrics import serve_metrics
 from armferry.hosts.fingerprints.fingerprint import Fingerprint
@@ -43,7 +43,7 @@ def test_outcomes_are_counted(
     take_in = serve_metrics(TcpAddress("127.0.0.1", port), lambda: 2)
     for ending in (Ending.COMPLETED, Ending.COMPLETED, Ending.REFUSED):
         take_in(
-            Outcome(
+            TransferReport(
                 number=1,
                 ending=ending,
                 reason="",

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from armferry.gateway import Ending, Judge, Limits, Listener, Log, Outcome
+from armferry.gateway import Ending, Judge, Limits, Listener, Log, TransferReport
 from armferry.gateway.address import TcpAddress, UnixAddress
 from armferry.hosts.fingerprints.fingerprint import Fingerprint, dump
 from armferry.policy import aggregate
@@ -82,7 +82,7 @@ def test_channels_of_two_moves_go_where_their_main_channels_went(
         extra.shutdown(socket.SHUT_WR)
         for main in mains:
             send(main, stream[1_000:])
-        until(lambda: len(running.gateway.moves) == 0)
+        until(lambda: len(running.gateway.transfers) == 0)
         running.gateway.stop()
         running.outcome()
     channels = {one.number: one.channels for one in running.outcomes}
@@ -142,7 +142,10 @@ def test_recovery_is_not_taken_for_a_channel_of_the_move_it_recovers(
         broken.sendall(stream[: stream.index(b"\x08\x00\x03\x00\x10") + 200])
         running.wait_for("began")
         until(
-            lambda: bool(running.gateway.moves) and running.gateway.moves[0].awaits_silent_channel
+            lambda: (
+                bool(running.gateway.transfers)
+                and running.gateway.transfers[0].awaits_silent_channel
+            )
         )
         send(running.connect(), words)
         until(lambda: '"mode": "recovery"' in running.log.getvalue(), running.log.getvalue)
@@ -153,10 +156,10 @@ def test_recovery_is_not_taken_for_a_channel_of_the_move_it_recovers(
 def test_listener_that_fails_does_not_hang_the_gateway(
     carry: Carry, stream: bytes, judge: Judge, destination: Any
 ) -> None:
-    def told(_: Outcome) -> None:
+    def told(_: TransferReport) -> None:
         raise BrokenPipeError("whoever read this has gone")
 
-    with carry(judge, destination.address, on_outcome=told) as running:
+    with carry(judge, destination.address, on_report=told) as running:
         send(running.connect(), stream)
         assert running.outcome().ending is Ending.COMPLETED
     assert '"event": "internal-error"' in running.log.getvalue()

@@ -19,7 +19,7 @@ from armferry.hosts.fingerprints.fingerprint import (
 )
 from armferry.hosts.fingerprints.probe import ProbeError, fingerprint_of_qemu, qemu_version
 from armferry.hosts.fingerprints.subject import open_subject
-from armferry.hosts.qmp.process import MachineError, MachineSpec
+from armferry.hosts.qmp.process import MachineSpec, QemuProcessError
 from armferry.lab.qemu_install import InstalledQemu
 from armferry.registers import Accelerator
 from armferry.stream.description import DeviceLayout, FieldLayout, StructLayout
@@ -127,7 +127,7 @@ def test_probe_leaves_nothing_and_names_what_fails(
     assert (found.provenance.how, found.provenance.qemu) == ("probe", qemu_version(qemu).version)
     assert found.provenance.kernel == ""
     for spec in (MachineSpec(machine="virt-1.0"), MachineSpec(cpu="none-such"), MachineSpec(smp=0)):
-        with pytest.raises(MachineError) as told:
+        with pytest.raises(QemuProcessError) as told:
             fingerprint_of_qemu(qemu, spec)
         assert str(told.value).startswith("QEMU did not start (exit status 1): ")
         assert "; QEMU said:\n" in str(told.value)
@@ -142,7 +142,7 @@ def test_qemu_that_never_answers(tmp_path: Path) -> None:
         f"echo $$ >> {pids}; echo still thinking >&2; exec sleep 600\n"
     )
     program.chmod(0o755)
-    with pytest.raises(MachineError) as told:
+    with pytest.raises(QemuProcessError) as told:
         fingerprint_of_qemu(program, MachineSpec(), time_limit=0.5)
     assert str(told.value).startswith(f"QEMU did not answer in 0.5 s: {program} -nodefaults ")
     assert str(told.value).endswith("; QEMU said:\n    still thinking")

@@ -8,11 +8,11 @@ import pytest
 
 from armferry.cli.main import main
 from armferry.hosts.libvirt.hook_install import install
-from armferry.hosts.libvirt.host_check import Finding, Grade, check_host
+from armferry.hosts.libvirt.host_check import Grade, HostFinding, check_host
 from armferry.lab.qemu_install import InstalledQemu
 
 
-def _found(findings: tuple[Finding, ...], what: str) -> list[tuple[Grade, str]]:
+def _found(findings: tuple[HostFinding, ...], what: str) -> list[tuple[Grade, str]]:
     return [(one.grade, one.found) for one in findings if one.what == what]
 
 

@@ -21,7 +21,7 @@ from armferry.hosts.libvirt.hook_install import (
     ForeignHook,
     hook_path,
     install,
-    installed_moves,
+    installed_carrier,
     remove,
 )
 from armferry.hosts.libvirt.hook_table import write_table
@@ -260,9 +260,9 @@ def test_script_is_installed_once_and_foreign_files_are_left_alone(tmp_path: Pat
     path = install("stock", tmp_path)
     assert path == hook_path(tmp_path) == tmp_path / "qemu.d" / "armferry"
     assert os.access(path, os.X_OK)
-    assert installed_moves(tmp_path) == "stock"
+    assert installed_carrier(tmp_path) == "stock"
     install("ferried", tmp_path)
-    assert installed_moves(tmp_path) == "ferried"
+    assert installed_carrier(tmp_path) == "ferried"
     assert sorted(one.name for one in tmp_path.rglob("*")) == ["armferry", "qemu", "qemu.d"]
     assert remove(tmp_path)
     assert not remove(tmp_path)

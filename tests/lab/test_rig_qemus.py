@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from armferry.hosts.qmp.process import Machine, MachineError, MachineSpec
+from armferry.hosts.qmp.process import MachineSpec, QemuProcess, QemuProcessError
 from armferry.lab import qemu_install
 from armferry.lab.guest import GuestBuildError, GuestLog, build
 from armferry.lab.qemu_install import InstalledQemu, QemuInstallError, install, installed
@@ -47,7 +47,7 @@ def test_loads_its_own_stream(
 ) -> None:
     qemu = qemu_release(suite)
     spec, stream = MachineSpec(machine=machine, cpu="max"), tmp_path / "stream"
-    with Machine(qemu, spec, paused=True) as source:
+    with QemuProcess(qemu, spec, paused=True) as source:
         assert source.status() == "prelaunch"
         source.save(stream)
         assert source.status() == "postmigrate"
@@ -55,7 +55,7 @@ def test_loads_its_own_stream(
         pid = source.pid
     assert not Path(f"/proc/{pid}").exists()
     assert stream.read_bytes()[:4] == b"QEVM"
-    with Machine(qemu, spec, paused=True, incoming=True) as destination:
+    with QemuProcess(qemu, spec, paused=True, incoming=True) as destination:
         result = destination.load(stream)
         assert result.loaded, result.stderr
         assert destination.status() == "prelaunch"
@@ -68,7 +68,7 @@ def test_launcher_becomes_qemu(suite: str, machine: str, qemu_release: Named) ->
         [qemu.launcher, "--version"], capture_output=True, text=True, check=True, timeout=30
     ).stdout
     assert said.startswith(f"QEMU emulator version {qemu.version} (Debian {qemu.package})\n")
-    with Machine(qemu, MachineSpec(machine=machine), paused=True) as running:
+    with QemuProcess(qemu, MachineSpec(machine=machine), paused=True) as running:
         words = Path(f"/proc/{running.pid}/cmdline").read_text().split("\0")
         assert str(qemu.root / "usr/bin/qemu-system-aarch64") in words
 
@@ -94,13 +94,13 @@ def test_guest_runs_on_after_save_and_load(
 ) -> None:
     qemu, stream, serial = qemu_release(suite), tmp_path / "stream", tmp_path / "serial"
     spec = MachineSpec(machine=machine, cpu=cpu, smp=smp, kernel=guest_kernel)
-    with Machine(qemu, spec, serial=serial) as source:
+    with QemuProcess(qemu, spec, serial=serial) as source:
         _log_at(serial, 3)
         source.save(stream)
     before = GuestLog.read(serial)
     assert before.cpus == smp
     assert before.faults() == ()
-    with Machine(qemu, spec, serial=serial, incoming=True) as destination:
+    with QemuProcess(qemu, spec, serial=serial, incoming=True) as destination:
         result = destination.load(stream)
         assert result.loaded, result.stderr
         assert destination.status() == "running"
@@ -125,14 +125,14 @@ def test_guest_tells_what_was_lost(
     """Falsifies one register of a saved guest; the guest must name exactly that one."""
     qemu, stream, serial = qemu_release("trixie"), tmp_path / "stream", tmp_path / "serial"
     spec = MachineSpec(machine="virt-7.2", smp=2, kernel=guest_kernel)
-    with Machine(qemu, spec, serial=serial) as source:
+    with QemuProcess(qemu, spec, serial=serial) as source:
         last = _log_at(serial, 3).last
         source.save(stream)
     content = stream.read_bytes()
     pattern = PATTERNS[what].to_bytes(8, "big")
     assert pattern in content
     stream.write_bytes(content.replace(pattern, bytes(7) + b"\x05"))
-    with Machine(qemu, spec, serial=serial, incoming=True) as destination:
+    with QemuProcess(qemu, spec, serial=serial, incoming=True) as destination:
         assert destination.load(stream).loaded
         log = _log_at(serial, last + 50)
     assert {(loss.cpu, loss.what) for loss in log.losses} == {(1, what)}
@@ -145,7 +145,7 @@ def test_guest_notices_lost_memory(qemu_release: Named, guest_kernel: Path, tmp_
     """Zeroes one word of the memory in motion, in the page that the stream carries."""
     qemu, stream, serial = qemu_release("trixie"), tmp_path / "stream", tmp_path / "serial"
     spec = MachineSpec(machine="virt-7.2", kernel=guest_kernel)
-    with Machine(qemu, spec, serial=serial) as source:
+    with QemuProcess(qemu, spec, serial=serial) as source:
         last = _log_at(serial, 3).last
         source.stop()
         source.save(stream)
@@ -162,7 +162,7 @@ def test_guest_notices_lost_memory(qemu_release: Named, guest_kernel: Path, tmp_
     else:
         pytest.fail("no page of the arena in the middle of the stream")
     stream.write_bytes(content)
-    with Machine(qemu, spec, serial=serial, incoming=True) as destination:
+    with QemuProcess(qemu, spec, serial=serial, incoming=True) as destination:
         assert destination.load(stream).loaded
         destination.cont()
         log = _log_at(serial, last + 50)
@@ -171,9 +171,11 @@ def test_guest_notices_lost_memory(qemu_release: Named, guest_kernel: Path, tmp_
 
 def test_refused_stream_is_a_result_with_qemus_words(qemu_release: Named, tmp_path: Path) -> None:
     qemu, stream = qemu_release("trixie"), tmp_path / "stream"
-    with Machine(qemu, MachineSpec(machine="virt-7.2"), paused=True) as source:
+    with QemuProcess(qemu, MachineSpec(machine="virt-7.2"), paused=True) as source:
         source.save(stream)
-    with Machine(qemu, MachineSpec(machine="virt-8.0"), paused=True, incoming=True) as destination:
+    with QemuProcess(
+        qemu, MachineSpec(machine="virt-8.0"), paused=True, incoming=True
+    ) as destination:
         result = destination.load(stream)
     assert not result.loaded
     assert result.exit_status == 1
@@ -182,8 +184,8 @@ def test_refused_stream_is_a_result_with_qemus_words(qemu_release: Named, tmp_pa
 
 def test_machine_errors_quote_qemu(qemu_release: Named, tmp_path: Path) -> None:
     qemu = qemu_release("trixie")
-    with pytest.raises(MachineError) as caught:
-        Machine(qemu, MachineSpec(machine="virt-1.0"), paused=True)
+    with pytest.raises(QemuProcessError) as caught:
+        QemuProcess(qemu, MachineSpec(machine="virt-1.0"), paused=True)
     message = str(caught.value)
     assert message.startswith(f"QEMU did not start (exit status 1): {qemu.launcher} ")
     assert message.endswith(
@@ -191,8 +193,8 @@ def test_machine_errors_quote_qemu(qemu_release: Named, tmp_path: Path) -> None:
         '    qemu-system-aarch64: unsupported machine type: "virt-1.0"\n'
         "    Use -machine help to list supported machines"
     )
-    with Machine(qemu, paused=True) as machine:
-        with pytest.raises(MachineError) as caught:
+    with QemuProcess(qemu, paused=True) as machine:
+        with pytest.raises(QemuProcessError) as caught:
             machine.execute("no-such-command")
         assert str(caught.value) == (
             "QMP command no-such-command was refused: The command no-such-command has not been "
@@ -203,10 +205,10 @@ def test_machine_errors_quote_qemu(qemu_release: Named, tmp_path: Path) -> None:
 
 
 def test_killed_qemu_is_noticed(qemu_release: Named) -> None:
-    with Machine(qemu_release("trixie"), paused=True) as machine:
+    with QemuProcess(qemu_release("trixie"), paused=True) as machine:
         os.kill(machine.pid, 9)
         assert machine.wait() == -9
-        with pytest.raises(MachineError):
+        with pytest.raises(QemuProcessError):
             machine.status()
 
 

@@ -14,7 +14,7 @@ import pytest
 from armferry.policy import Policy
 from armferry.registers import Accelerator
 from armferry.wrapper.beside.outgoing_judge import HidingJudge
-from armferry.wrapper.beside.transfers import Moves
+from armferry.wrapper.beside.transfers import Transfers
 from armferry.wrapper.relay.relay import SocketClient, converse
 
 
@@ -27,19 +27,21 @@ class Rig:
 
     def __init__(self, folder: Path, *, hiding: bool) -> None:
         self.said: list[str] = []
-        self.moves = Moves(
+        self.transfers = Transfers(
             folder,
             None,
             HidingJudge(_policy) if hiding else None,
             alive=lambda: True,
-            say=self.said.append,
+            notify=self.said.append,
         )
         self.client, inner_client = socket.socketpair()
         self.qemu, inner_qemu = socket.socketpair()
         for end in (self.client, self.qemu):
             end.settimeout(10)
         self.thread = threading.Thread(
-            target=converse, args=(SocketClient(inner_client), inner_qemu, self.moves), daemon=True
+            target=converse,
+            args=(SocketClient(inner_client), inner_qemu, self.transfers),
+            daemon=True,
         )
         self.thread.start()
 

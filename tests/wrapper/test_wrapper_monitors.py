@@ -3,7 +3,7 @@
 import pytest
 
 from armferry.wrapper.commandline.monitors import (
-    Meeting,
+    MeetingPoint,
     Role,
     human_monitors,
     monitors_of,
@@ -13,44 +13,44 @@ from armferry.wrapper.commandline.monitors import (
 CASES = [
     (
         ["-qmp", "unix:/run/q,server=on,wait=off"],
-        Meeting(Role.LISTEN, path="/run/q"),
+        MeetingPoint(Role.LISTEN, path="/run/q"),
         ["-qmp", "unix:/p,server=on,wait=off"],
     ),
     (
         ["-qmp", "unix:/run/q,server,nowait"],
-        Meeting(Role.LISTEN, path="/run/q"),
+        MeetingPoint(Role.LISTEN, path="/run/q"),
         ["-qmp", "unix:/p,server,nowait"],
     ),
-    (["-qmp", "unix:/run/q"], Meeting(Role.CONNECT, path="/run/q"), ["-qmp", "unix:/p"]),
+    (["-qmp", "unix:/run/q"], MeetingPoint(Role.CONNECT, path="/run/q"), ["-qmp", "unix:/p"]),
     (
         ["-qmp-pretty", "tcp:[::1]:4444,server=on,wait=on,nodelay"],
-        Meeting(Role.LISTEN, host="::1", port="4444"),
+        MeetingPoint(Role.LISTEN, host="::1", port="4444"),
         ["-qmp-pretty", "unix:/p,server=on,wait=on"],
     ),
-    (["-qmp", "stdio"], Meeting(Role.STDIO), ["-qmp", "unix:/p"]),
+    (["-qmp", "stdio"], MeetingPoint(Role.STDIO), ["-qmp", "unix:/p"]),
     (
         ["-chardev", "socket,id=m,fd=7,server=on,wait=off", "-mon", "chardev=m,mode=control"],
-        Meeting(Role.LISTEN, number=7),
+        MeetingPoint(Role.LISTEN, number=7),
         ["-chardev", "socket,id=m,server=on,wait=off,path=/p", "-mon", "chardev=m,mode=control"],
     ),
     (
         ["-chardev", "socket,path=/run/a,,b,id=m,reconnect=1", "-mon", "m,mode=control,pretty=on"],
-        Meeting(Role.CONNECT, path="/run/a,b"),
+        MeetingPoint(Role.CONNECT, path="/run/a,b"),
         ["-chardev", "socket,id=m,reconnect=1,path=/p", "-mon", "m,mode=control,pretty=on"],
     ),
     (
         ["-chardev", "stdio,id=m,signal=off", "-qmp", "chardev:m"],
-        Meeting(Role.STDIO),
+        MeetingPoint(Role.STDIO),
         ["-chardev", "socket,id=m,path=/p", "-qmp", "chardev:m"],
     ),
     (
         ["-chardev", "socket,id=m,path=x,abstract=on,server=on", "-mon", "m,mode=control"],
-        Meeting(Role.LISTEN, path="\0x"),
+        MeetingPoint(Role.LISTEN, path="\0x"),
         ["-chardev", "socket,id=m,server=on,path=/p", "-mon", "m,mode=control"],
     ),
     (
         ["-object", "monitor-qmp,id=q,chardev=m", "-chardev", "socket,id=m,path=x,server=on"],
-        Meeting(Role.LISTEN, path="x"),
+        MeetingPoint(Role.LISTEN, path="x"),
         ["-object", "monitor-qmp,id=q,chardev=m", "-chardev", "socket,id=m,server=on,path=/p"],
     ),
     (
@@ -58,7 +58,7 @@ CASES = [
             *("-chardev", "socket,id=m,fd=3"),
             *("-object", '{"qom-type":"monitor-qmp","id":"q","chardev":"m"}'),
         ],
-        Meeting(Role.CONNECT, number=3),
+        MeetingPoint(Role.CONNECT, number=3),
         [
             *("-chardev", "socket,id=m,path=/p"),
             *("-object", '{"qom-type":"monitor-qmp","id":"q","chardev":"m"}'),
@@ -68,7 +68,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("words", "meeting", "moved"), CASES)
-def test_found_and_moved(words: list[str], meeting: Meeting, moved: list[str]) -> None:
+def test_found_and_moved(words: list[str], meeting: MeetingPoint, moved: list[str]) -> None:
     (monitor,) = monitors_of(words)
     assert monitor.meeting == meeting
     words[monitor.at] = moved_aside(monitor, "/p")

@@ -4,7 +4,7 @@ import pytest
 
 from armferry.policy import Properties, PsciVersion
 from armferry.wrapper.commandline.essential_registers import refuse_needed
-from armferry.wrapper.commandline.properties import given, policy_of, without
+from armferry.wrapper.commandline.properties import parse_properties, policy_of, strip_properties
 from armferry.wrapper.errors import ArgumentFault
 
 A, B = 0x603000000013C103, 0x603000000013C512
@@ -65,27 +65,30 @@ CASES = [
 def test_found_and_taken_out(
     words: list[str], found: list[tuple[str, Properties]], rest: list[str]
 ) -> None:
-    assert [(one.driver, one.properties) for one in given(words, QEMU)] == found
-    assert without(words) == rest
-    assert given(without(words), QEMU) == ()
+    assert [(one.driver, one.properties) for one in parse_properties(words, QEMU)] == found
+    assert strip_properties(words) == rest
+    assert parse_properties(strip_properties(words), QEMU) == ()
 
 
 def test_what_qemu_knows_stays_in_a_form_it_reads() -> None:
     words = ["-cpu", f"host,x-mig-hidden-regs={A:#x},,{B:#x},kvm-psci-version=1.1,pmu=off"]
-    assert without(words, {"kvm-psci-version", "x-mig-hidden-regs"}) == [
+    assert strip_properties(words, {"kvm-psci-version", "x-mig-hidden-regs"}) == [
         "-cpu",
         "host,pmu=off,kvm-psci-version=1.1",
         "-global",
         f"arm-cpu.x-mig-hidden-regs={A:#018x},{B:#018x}",
     ]
-    assert without(words, {"kvm-psci-version"}) == ["-cpu", "host,pmu=off,kvm-psci-version=1.1"]
+    assert strip_properties(words, {"kvm-psci-version"}) == [
+        "-cpu",
+        "host,pmu=off,kvm-psci-version=1.1",
+    ]
 
 
 def test_statements_for_another_model_do_not_apply_and_the_rest_is_united() -> None:
     words = ["-cpu", f"max,x-mig-hidden-regs={A:#x}"]
     words += ["-global", f"arm-cpu.x-mig-hidden-regs={B:#x}"]
     words += ["-global", f"cortex-a53-arm-cpu.x-mig-hidden-regs={BMAP:#x}"]
-    policy = policy_of(given(words, QEMU), "max")
+    policy = policy_of(parse_properties(words, QEMU), "max")
     assert {index: [o.where for o in origins] for index, origins in policy.hidden.items()} == {
         A: ["-cpu x-mig-hidden-regs"],
         B: ["-global x-mig-hidden-regs"],
@@ -130,7 +133,7 @@ BAD = [
 @pytest.mark.parametrize(("words", "message"), BAD)
 def test_bad_values(words: list[str], message: str) -> None:
     with pytest.raises(ArgumentFault) as caught:
-        given(words, QEMU)
+        parse_properties(words, QEMU)
     assert str(caught.value) == message
     assert caught.value.exit_code == 3
 

@@ -17,7 +17,7 @@ from armferry.hosts.files.locked import FileWindow
 from armferry.hosts.fingerprints.fingerprint import Fingerprint, Provenance
 from armferry.hosts.fingerprints.from_stream import fingerprint_of_stream
 from armferry.hosts.fingerprints.kvm import ask
-from armferry.hosts.qmp.process import Machine, MachineSpec
+from armferry.hosts.qmp.process import MachineSpec, QemuProcess
 from armferry.registers import Accelerator
 from armferry.stream import read_saved
 
@@ -79,13 +79,13 @@ def fingerprint_of_qemu(
 ) -> Fingerprint:
     """What `program` would accept for the machine, CPU, accelerator and vCPUs of `spec`.
 
-    Under KVM the kernel of this host is asked as well. Raises ProbeError, MachineError (with
+    Under KVM the kernel of this host is asked as well. Raises ProbeError, QemuProcessError (with
     QEMU's own words), KvmFault or StreamError.
     """
     about = qemu_version(program)
     with tempfile.TemporaryDirectory(prefix="armferry-probe-") as folder:
         path = Path(folder) / "state"
-        with Machine(program, spec, paused=True, time_limit=time_limit) as machine:
+        with QemuProcess(program, spec, paused=True, time_limit=time_limit) as machine:
             machine.save(path)
             machine.quit()
         with FileWindow(path) as window:

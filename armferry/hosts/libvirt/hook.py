@@ -46,17 +46,17 @@ _SECTION_BEGIN = 0x04
 
 
 def main(
-    words: "list[str]", moves: "Literal['stock', 'ferried']", state: str = STATE_FOLDER
+    words: "list[str]", carrier: "Literal['stock', 'ferried']", state: str = STATE_FOLDER
 ) -> int:
     """The exit status for libvirt: 1 stops the move, with a line on standard error.
 
-    `moves` says who carries them: `stock` (QEMU alone) or `ferried` (armferry is in the path).
+    `carrier` says who carries them: `stock` (QEMU alone) or `ferried` (armferry is in the path).
     """
     operation = words[1:3]
     if operation not in (["migrate", "begin"], ["restore", "begin"]):
         return 0
     try:
-        refusal = _decide(operation[0], sys.stdin.read(), moves, state)
+        refusal = _decide(operation[0], sys.stdin.read(), carrier, state)
     except Exception as fault:  # a hook that fails would stop every move of this host
         print(f"armferry: hook: not decided: {fault!r}", file=sys.stderr)
         return 0
@@ -66,7 +66,7 @@ def main(
     return 1
 
 
-def _decide(operation: str, xml: str, moves: str, state: str) -> "str | None":
+def _decide(operation: str, xml: str, carrier: str, state: str) -> "str | None":
     """Why the move cannot work, None when it may."""
     try:
         domain = read_domain(xml)
@@ -77,7 +77,7 @@ def _decide(operation: str, xml: str, moves: str, state: str) -> "str | None":
     if domain is None or table is None:
         return None
     if os.path.basename(domain.emulator) == _WRAPPER:
-        moves = "ferried"
+        carrier = "ferried"
     here = table["guests"].get(domain.kind, {}).get(domain.emulator)
     if here is None:
         return None
@@ -89,8 +89,8 @@ def _decide(operation: str, xml: str, moves: str, state: str) -> "str | None":
         )
         return None
     if operation == "restore":
-        return _restore(domain, here, moves, state)
-    answers = [host[moves] for host in here["hosts"].values()]
+        return _restore(domain, here, carrier, state)
+    answers = [host[carrier] for host in here["hosts"].values()]
     if not answers or not all(answers):
         return None
     names = ", ".join(here["hosts"])
@@ -109,7 +109,7 @@ def _table(state: str) -> "dict[str, Any] | None":
     return table
 
 
-def _restore(domain: DomainFacts, here: "dict[str, Any]", moves: str, state: str) -> "str | None":
+def _restore(domain: DomainFacts, here: "dict[str, Any]", carrier: str, state: str) -> "str | None":
     path = _open_image(domain, f"/proc/{os.getppid()}/fd")
     if path is None:
         return None
@@ -135,7 +135,7 @@ def _restore(domain: DomainFacts, here: "dict[str, Any]", moves: str, state: str
     # it differs: now the time is well spent
     from armferry.hosts.libvirt.hook_table import judge_image
 
-    return judge_image(path, domain, moves, state)
+    return judge_image(path, domain, carrier, state)
 
 
 def _open_image(domain: DomainFacts, folder: str) -> "str | None":

@@ -16,18 +16,18 @@ from armferry.errors import ArmferryError, EnvironmentFault
 
 __all__ = [
     "HOOKS_FOLDER",
+    "Carrier",
     "ForeignHook",
     "HookFault",
-    "Moves",
     "hook_path",
     "install",
-    "installed_moves",
+    "installed_carrier",
     "remove",
     "script",
 ]
 
 HOOKS_FOLDER = Path("/etc/libvirt/hooks")
-Moves = Literal["stock", "ferried"]
+Carrier = Literal["stock", "ferried"]
 
 _NAME = "armferry"
 _MARK = "# Made by `armferry hook install`; `armferry hook remove` takes it away."
@@ -44,7 +44,7 @@ if sys.argv[2:4] in (["migrate", "begin"], ["restore", "begin"]):
     except ImportError as fault:
         print(f"armferry: hook: not decided: {{fault}}", file=sys.stderr)
     else:
-        sys.exit(main(sys.argv[1:], {moves!r}))
+        sys.exit(main(sys.argv[1:], {carrier!r}))
 """
 
 
@@ -61,13 +61,13 @@ def hook_path(folder: Path = HOOKS_FOLDER) -> Path:
     return folder / "qemu.d" / _NAME
 
 
-def script(moves: Moves, python: Path, package: Path) -> str:
+def script(carrier: Carrier, python: Path, package: Path) -> str:
     """The script: run by `python`, armferry taken from the folder `package`."""
-    return _SCRIPT.format(python=python, mark=_MARK, package=str(package), moves=moves)
+    return _SCRIPT.format(python=python, mark=_MARK, package=str(package), carrier=carrier)
 
 
 def install(
-    moves: Moves,
+    carrier: Carrier,
     folder: Path = HOOKS_FOLDER,
     *,
     python: Path | None = None,
@@ -81,7 +81,7 @@ def install(
     path = hook_path(folder)
     _check(path)
     text = script(
-        moves,
+        carrier,
         python or Path(sys.executable),
         package or Path(armferry.__file__).resolve().parent.parent,
     )
@@ -110,7 +110,7 @@ def remove(folder: Path = HOOKS_FOLDER) -> bool:
     return True
 
 
-def installed_moves(folder: Path = HOOKS_FOLDER) -> Moves | None:
+def installed_carrier(folder: Path = HOOKS_FOLDER) -> Carrier | None:
     """For which moves the script is installed; None when it is not there."""
     path = hook_path(folder)
     if not _check(path):

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from armferry.errors import ArmferryError
-from armferry.hosts.libvirt.hook_install import HOOKS_FOLDER, installed_moves
+from armferry.hosts.libvirt.hook_install import HOOKS_FOLDER, installed_carrier
 from armferry.hosts.libvirt.state_folder import kinds_of_domains, other_hosts, stored
 from armferry.stream.save_image import Compression
 
-__all__ = ["Finding", "Grade", "check_host"]
+__all__ = ["Grade", "HostFinding", "check_host"]
 
 _PROGRAM_LIMIT = 20.0
 _DAEMONS = ("virtqemud", "libvirtd")
@@ -31,12 +31,12 @@ class Grade(enum.Enum):
     """How a finding is meant."""
 
     GOOD = "ok"
-    WARNING = "look"
+    WARNING = "warning"
     MISSING = "missing"
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class HostFinding:
     """One thing: what it is, how it stands, what was found, what to do (empty: nothing)."""
 
     what: str
@@ -45,9 +45,9 @@ class Finding:
     hint: str = ""
 
 
-def check_host(state: Path, root: Path = Path("/")) -> tuple[Finding, ...]:
+def check_host(state: Path, root: Path = Path("/")) -> tuple[HostFinding, ...]:
     """Every finding on the host whose files are below `root`; `state` is armferry's folder."""
-    checks: tuple[tuple[str, Callable[[], Iterable[Finding]]], ...] = (
+    checks: tuple[tuple[str, Callable[[], Iterable[HostFinding]]], ...] = (
         ("kernel", _kernel),
         ("KVM", lambda: _kvm(root)),
         ("QEMU", _qemus),
@@ -57,35 +57,35 @@ def check_host(state: Path, root: Path = Path("/")) -> tuple[Finding, ...]:
         ("save images", _programs),
         ("confinement", lambda: _confinement(root)),
     )
-    findings: list[Finding] = []
+    findings: list[HostFinding] = []
     for what, look in checks:
         try:
             findings += look()
         except ArmferryError as fault:
-            findings.append(Finding(what, Grade.MISSING, str(fault).splitlines()[0]))
+            findings.append(HostFinding(what, Grade.MISSING, str(fault).splitlines()[0]))
     return tuple(findings)
 
 
-def _kernel() -> Iterator[Finding]:
+def _kernel() -> Iterator[HostFinding]:
     about = os.uname()
-    yield Finding("kernel", Grade.GOOD, f"Linux {about.release}, {about.machine}")
+    yield HostFinding("kernel", Grade.GOOD, f"Linux {about.release}, {about.machine}")
 
 
-def _kvm(root: Path) -> Iterator[Finding]:
+def _kvm(root: Path) -> Iterator[HostFinding]:
     device = root / "dev/kvm"
     if platform.machine() != "aarch64":
-        yield Finding("KVM", Grade.WARNING, "not an Arm host: its Arm guests run under TCG")
+        yield HostFinding("KVM", Grade.WARNING, "not an Arm host: its Arm guests run under TCG")
     elif not device.exists():
-        yield Finding("KVM", Grade.MISSING, f"no {device}", "load the kvm module; boot at EL2")
+        yield HostFinding("KVM", Grade.MISSING, f"no {device}", "load the kvm module; boot at EL2")
     elif not os.access(device, os.R_OK | os.W_OK):
-        yield Finding(
+        yield HostFinding(
             "KVM", Grade.MISSING, f"{device} is not yours to use", "run as root or in group kvm"
         )
     else:
-        yield Finding("KVM", Grade.GOOD, str(device))
+        yield HostFinding("KVM", Grade.GOOD, str(device))
 
 
-def _qemus() -> Iterator[Finding]:
+def _qemus() -> Iterator[HostFinding]:
     # brings a QMP client along, which a plain host may not have
     from armferry.hosts.fingerprints.probe import find_qemu, qemu_version
 
@@ -95,66 +95,70 @@ def _qemus() -> Iterator[Finding]:
     except ArmferryError as fault:
         if not programs:
             raise
-        yield Finding("QEMU", Grade.WARNING, str(fault))
+        yield HostFinding("QEMU", Grade.WARNING, str(fault))
     for program in programs:
         try:
             about = qemu_version(program)
         except ArmferryError as fault:
-            yield Finding("QEMU", Grade.MISSING, str(fault).splitlines()[0])
+            yield HostFinding("QEMU", Grade.MISSING, str(fault).splitlines()[0])
             continue
         package = f" ({about.package})" if about.package else ""
-        yield Finding("QEMU", Grade.GOOD, f"{about.version}{package}, {program}")
+        yield HostFinding("QEMU", Grade.GOOD, f"{about.version}{package}, {program}")
 
 
-def _libvirt() -> Iterator[Finding]:
+def _libvirt() -> Iterator[HostFinding]:
     path = os.environ.get("PATH", "") + _SBIN
     daemon = next(filter(None, (shutil.which(name, path=path) for name in _DAEMONS)), None)
     if daemon is None:
-        yield Finding("libvirt", Grade.WARNING, "none of its daemons is installed")
+        yield HostFinding("libvirt", Grade.WARNING, "none of its daemons is installed")
         return
     done = subprocess.run(
         [daemon, "--version"], capture_output=True, text=True, timeout=_PROGRAM_LIMIT, check=False
     )
     found = re.search(r"(\d+)\.(\d+)\.(\d+)", done.stdout)
     if found is None:
-        yield Finding("libvirt", Grade.WARNING, f"{daemon} --version says nothing of use")
+        yield HostFinding("libvirt", Grade.WARNING, f"{daemon} --version says nothing of use")
     elif (int(found[1]), int(found[2])) < (6, 5):
-        yield Finding("libvirt", Grade.WARNING, f"{found[0]}, {daemon}", "qemu.d needs 6.5")
+        yield HostFinding("libvirt", Grade.WARNING, f"{found[0]}, {daemon}", "qemu.d needs 6.5")
     else:
-        yield Finding("libvirt", Grade.GOOD, f"{found[0]}, {daemon}")
+        yield HostFinding("libvirt", Grade.GOOD, f"{found[0]}, {daemon}")
 
 
-def _hook(root: Path) -> Iterator[Finding]:
+def _hook(root: Path) -> Iterator[HostFinding]:
     folder = root / HOOKS_FOLDER.relative_to("/")
-    moves = installed_moves(folder)
+    moves = installed_carrier(folder)
     if moves is None:
-        yield Finding("hook", Grade.WARNING, "not installed", "armferry hook install")
+        yield HostFinding("hook", Grade.WARNING, "not installed", "armferry hook install")
     else:
-        yield Finding("hook", Grade.GOOD, f"installed for {moves} moves")
+        yield HostFinding("hook", Grade.GOOD, f"installed for {moves} moves")
     if (folder / "qemu").exists():
-        yield Finding("hook", Grade.GOOD, f"{folder}/qemu is there too, runs first, is left alone")
+        yield HostFinding(
+            "hook", Grade.GOOD, f"{folder}/qemu is there too, runs first, is left alone"
+        )
 
 
-def _fingerprints(state: Path) -> Iterator[Finding]:
+def _fingerprints(state: Path) -> Iterator[HostFinding]:
     if not state.exists():
-        yield Finding(
+        yield HostFinding(
             "fingerprints", Grade.WARNING, f"no {state}", "armferry host fingerprint, as root"
         )
         return
     if not os.access(state, os.W_OK):
-        yield Finding("fingerprints", Grade.WARNING, f"{state} is not yours to write", "be root")
+        yield HostFinding(
+            "fingerprints", Grade.WARNING, f"{state} is not yours to write", "be root"
+        )
     own = stored(state)
     stale = sum(not one.fresh for one in own)
     missing = len(set(kinds_of_domains()) - {one.kind for one in own})
     words = f"{len(own)} of this host, {stale} stale, {missing} kinds of domains without"
     grade = Grade.WARNING if stale or missing or not own else Grade.GOOD
     hint = "" if grade is Grade.GOOD else "armferry host fingerprint"
-    yield Finding("fingerprints", grade, words, hint)
+    yield HostFinding("fingerprints", grade, words, hint)
     names = ", ".join(other_hosts(state))
     yield (
-        Finding("fingerprints", Grade.GOOD, f"of other hosts: {names}")
+        HostFinding("fingerprints", Grade.GOOD, f"of other hosts: {names}")
         if names
-        else Finding(
+        else HostFinding(
             "fingerprints",
             Grade.WARNING,
             "of no other host",
@@ -163,25 +167,25 @@ def _fingerprints(state: Path) -> Iterator[Finding]:
     )
 
 
-def _programs() -> Iterator[Finding]:
+def _programs() -> Iterator[HostFinding]:
     needed = [Compression.LZOP.word]
     if importlib.util.find_spec("zstandard") is None:
         needed.append(Compression.ZSTD.word)
     missing = [name for name in needed if shutil.which(name) is None]
     if not missing:
-        yield Finding("save images", Grade.GOOD, "every compression of libvirt")
+        yield HostFinding("save images", Grade.GOOD, "every compression of libvirt")
     for name in missing:
-        yield Finding(
+        yield HostFinding(
             "save images", Grade.WARNING, f"no {name}", f"apt-get install {name}, if used"
         )
 
 
-def _confinement(root: Path) -> Iterator[Finding]:
+def _confinement(root: Path) -> Iterator[HostFinding]:
     apparmor = root / "sys/module/apparmor/parameters/enabled"
     profiles = (root / f"etc/apparmor.d/usr.sbin.{name}" for name in _DAEMONS)
     confined = [path.name.rpartition(".")[2] for path in profiles if path.exists()]
     if _says(apparmor) == "Y" and confined:
-        yield Finding(
+        yield HostFinding(
             "AppArmor",
             Grade.WARNING,
             f"confines {' and '.join(confined)}, and so the hooks",
@@ -190,14 +194,14 @@ def _confinement(root: Path) -> Iterator[Finding]:
         )
     enforcing = _says(root / "sys/fs/selinux/enforce")
     if enforcing == "1":
-        yield Finding(
+        yield HostFinding(
             "SELinux",
             Grade.WARNING,
             "enforcing",
             "restorecon -R /etc/libvirt/hooks; denials are in audit.log",
         )
     if not enforcing and _says(apparmor) != "Y":
-        yield Finding("confinement", Grade.GOOD, "neither AppArmor nor SELinux is on")
+        yield HostFinding("confinement", Grade.GOOD, "neither AppArmor nor SELinux is on")
 
 
 def _says(path: Path) -> str:

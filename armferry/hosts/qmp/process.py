@@ -1,6 +1,6 @@
 """One QEMU process under control: started, saved, loaded, stopped and always reaped.
 
-For probes, tests and the lab. A Machine is synchronous outside; inside, a thread of its own
+For probes, tests and the lab. A QemuProcess is synchronous outside; inside, a thread of its own
 runs qemu.qmp's asyncio client, so events are taken in at all times. QMP travels over a socket
 pair that QEMU inherits: there is no path to clean up and a QEMU that dies is noticed at once.
 
@@ -29,7 +29,7 @@ from qemu.qmp.qmp_client import ExecuteError
 
 from armferry.errors import EnvironmentFault
 
-__all__ = ["Launchable", "LoadResult", "Machine", "MachineError", "MachineSpec"]
+__all__ = ["Launchable", "LoadResult", "MachineSpec", "QemuProcess", "QemuProcessError"]
 
 _T = TypeVar("_T")
 _POLL = 0.01
@@ -45,7 +45,7 @@ class Launchable(Protocol):
         """The program, taking QEMU's own arguments."""
 
 
-class MachineError(EnvironmentFault):
+class QemuProcessError(EnvironmentFault):
     """A QEMU did not do what it was asked.
 
     The message ends with what QEMU wrote to its standard error, also kept in `stderr`.
@@ -92,14 +92,14 @@ class LoadResult:
     exit_status: int | None
 
 
-class Machine:
+class QemuProcess:
     """A running QEMU; a context manager that leaves no process behind.
 
     `qemu` is an installed release or the path of a program. `serial` is a file that the first
     serial port is appended to, so that source and destination of a move can share one.
     `paused` starts the vCPUs stopped (`-S`). With `incoming` the QEMU waits for `load` or
-    `load_uri`. `time_limit`, in seconds, bounds every single step. Raises MachineError when QEMU
-    does not start.
+    `load_uri`. `time_limit`, in seconds, bounds every single step. Raises QemuProcessError
+    when QEMU does not start.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class Machine:
         return os.pread(self._stderr.fileno(), size, 0).decode("utf-8", "replace")
 
     def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
-        """The return value of one QMP command. Raises MachineError with QMP's reason."""
+        """The return value of one QMP command. Raises QemuProcessError with QMP's reason."""
         try:
             return self._run(self._qmp.execute(command, dict(arguments) if arguments else None))
         except ExecuteError as refused:
@@ -186,7 +186,7 @@ class Machine:
         self.migrate(f"exec:cat > {shlex.quote(str(path))}")
 
     def migrate(self, uri: str) -> None:
-        """Sends the machine to `uri` and waits until all of it has gone. Raises MachineError."""
+        """Sends the machine to `uri` and waits until all has gone. Raises QemuProcessError."""
         self.execute("migrate-set-parameters", {"max-bandwidth": _UNLIMITED})
         self.execute("migrate", {"uri": uri})
         state = self._wait_migration(f"migrating to {uri}")
@@ -203,7 +203,7 @@ class Machine:
         try:
             self.execute("migrate-incoming", {"uri": uri})
             return self.wait_loaded()
-        except MachineError:
+        except QemuProcessError:
             if self._gone() is None:
                 raise
             return LoadResult(loaded=False, stderr=self.stderr, exit_status=self.exit_status)
@@ -212,7 +212,7 @@ class Machine:
         """Waits for the end of a load begun with `migrate-incoming`, however it ends."""
         try:
             state = self._wait_migration("loading")
-        except MachineError:
+        except QemuProcessError:
             if self._gone() is None:
                 raise
             return LoadResult(loaded=False, stderr=self.stderr, exit_status=self.exit_status)
@@ -222,7 +222,7 @@ class Machine:
         return LoadResult(loaded=False, stderr=self.stderr, exit_status=ended)
 
     def wait(self) -> int:
-        """Waits until QEMU ends by itself; its exit status. Raises MachineError if it does not."""
+        """Waits until QEMU ends; its exit status. Raises QemuProcessError if it does not."""
         try:
             return self._process.wait(self.time_limit)
         except subprocess.TimeoutExpired as late:
@@ -232,7 +232,7 @@ class Machine:
         """Asks QEMU to end and reaps it; kills it when it does not listen."""
         if self.exit_status is None:
             # It may end before it has answered; what is left of it, `close` kills.
-            with contextlib.suppress(MachineError):
+            with contextlib.suppress(QemuProcessError):
                 self.execute("quit")
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_QUIT_LIMIT)
@@ -269,13 +269,15 @@ class Machine:
                 self._loop.close()
                 self._stderr.close()
                 reason = f"{self.command[0]} cannot be run: {error.strerror}"
-                raise MachineError(f"{reason}; armferry lab qemu install RELEASE", "") from error
+                raise QemuProcessError(
+                    f"{reason}; armferry lab qemu install RELEASE", ""
+                ) from error
         self._process = process
         self._thread.start()
         ours.setblocking(False)
         try:
             self._run(self._qmp.connect(ours))
-        except (QMPError, MachineError) as error:
+        except (QMPError, QemuProcessError) as error:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_QUIT_LIMIT)
             status = process.poll()
@@ -326,8 +328,8 @@ class Machine:
         self._thread.join()
         self._loop.close()
 
-    def _error(self, message: str) -> MachineError:
-        return MachineError(message, self.stderr)
+    def _error(self, message: str) -> QemuProcessError:
+        return QemuProcessError(message, self.stderr)
 
 
 def _comma(text: str) -> str:

@@ -79,12 +79,12 @@ class MappedSave:
     """
 
     def __init__(
-        self, descriptor: int, offset: int, judge: Judging, say: Callable[[str], None]
+        self, descriptor: int, offset: int, judge: Judging, notify: Callable[[str], None]
     ) -> None:
         self._descriptor = descriptor
         self._offset = offset
         self._judge = judge
-        self._say = say
+        self._notify = notify
         self._lock = threading.Lock()
         self._before = self._state()
         self._good: bool | None = None
@@ -100,7 +100,7 @@ class MappedSave:
                     self._take_out()
                     self._end(good=True)
                 except (ArmferryError, OSError) as error:
-                    self._say(f"migration failed: {error}")
+                    self._notify(f"migration failed: {error}")
                     os.ftruncate(self._descriptor, self._offset)
                     self._end(good=False)
             return self._good is True

@@ -20,7 +20,7 @@ from armferry.errors import ArmferryError
 from armferry.gateway import Judge
 from armferry.wrapper.beside.outgoing_judge import HidingJudge
 from armferry.wrapper.beside.process_end import Life, ready
-from armferry.wrapper.beside.transfers import LateJudge, Moves
+from armferry.wrapper.beside.transfers import PendingJudge, Transfers
 from armferry.wrapper.commandline.fdsets import FdSets
 from armferry.wrapper.commandline.uri import Target
 from armferry.wrapper.relay.endpoints import Endpoint
@@ -55,29 +55,29 @@ class Service:
     def run(self, life: int, parent: int) -> None:
         """Until QEMU has gone and what it still had to send is sent."""
         alive = Life(life)
-        moves = Moves(
+        transfers = Transfers(
             self.folder,
-            None if self.judge is None else LateJudge(_begun(self.judge)),
+            None if self.judge is None else PendingJudge(_begun(self.judge)),
             self.outgoing,
             alive=alive,
-            say=_say,
+            notify=_notify,
             fdsets=FdSets(self.fdsets),
         )
         try:
             if self.incoming is not None:
-                moves.listen(*self.incoming)
+                transfers.listen(*self.incoming)
             if self.daemonize:
                 threading.Thread(target=_let_go, args=(parent,), daemon=True).start()
             if self.prepare is not None:
                 self.prepare(alive)
             for endpoint in self.endpoints:
-                endpoint.serve(moves, alive)
+                endpoint.serve(transfers, alive)
             alive.wait()
             for endpoint in self.endpoints:
                 endpoint.finish(_LAST_WORDS)
-            moves.finish(_LAST_MOVES)
+            transfers.finish(_LAST_MOVES)
         except ArmferryError as error:
-            _say(str(error))
+            _notify(str(error))
         finally:
             for endpoint in self.endpoints:
                 endpoint.remove()
@@ -152,7 +152,7 @@ def _close_others(kept: Collection[int], keep: Callable[[int], bool]) -> None:
                 os.close(number)
 
 
-def _say(message: str) -> None:
+def _notify(message: str) -> None:
     with contextlib.suppress(OSError):  # nobody listens
         sys.stderr.write(f"armferry: {message}\n")
         sys.stderr.flush()

@@ -22,7 +22,7 @@ from armferry.gateway import (
     Judge,
     Listener,
     NetworkFault,
-    Outcome,
+    TransferReport,
 )
 from armferry.gateway.address import FdAddress, TcpAddress, UnixAddress
 from armferry.gateway.channel import Channel, SocketChannel
@@ -46,17 +46,17 @@ from armferry.wrapper.commandline.uri import FileTarget, NamedFd, Target
 from armferry.wrapper.errors import UriFault
 from armferry.wrapper.relay.listeners import listening_tcp
 
-__all__ = ["Carried", "LateJudge", "Moves", "Say"]
+__all__ = ["GatewayTransfer", "Notify", "PendingJudge", "Transfers"]
 
 _PATIENCE = 60.0
 _TICK = 0.01
 _SOON = 2.0
 _CHUNK = 1 << 20
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
-class LateJudge:
+class PendingJudge:
     """A judge that is still being made: what the destination accepts is asked meanwhile."""
 
     def __init__(self, made: "Future[Judge]") -> None:
@@ -71,13 +71,13 @@ class LateJudge:
         return self._made.result()(machine, sections)
 
 
-class _Announcing:
+class _LoggingJudge:
     """A judge whose refusals are told before anybody acts on them, so that a log has the reason
     when QEMU says that its migration failed."""
 
-    def __init__(self, judge: Judging, say: Say) -> None:
+    def __init__(self, judge: Judging, notify: Notify) -> None:
         self._judge = judge
-        self._say = say
+        self._notify = notify
 
     def prepare(self, machine: str) -> None:
         """Lets the judge prepare."""
@@ -87,7 +87,7 @@ class _Announcing:
         """The judge's decision. Raises what the judge raises."""
         judgement = self._judge(machine, sections)
         if not judgement.accepted:
-            self._say(f"the migration is refused: {judgement.reason}")
+            self._notify(f"the migration is refused: {judgement.reason}")
         return judgement
 
 
@@ -131,7 +131,7 @@ class _GivenDialer(Dialer):
             given.close()
 
 
-class Carried:
+class GatewayTransfer:
     """One migration under way through a gateway; `wait` for how it ended."""
 
     def __init__(
@@ -140,13 +140,13 @@ class Carried:
         listener: Listener,
         dialer: Dialer,
         bridges: Sequence[Bridge],
-        say: Say,
+        notify: Notify,
     ) -> None:
         self._gateway = gateway
         self._listener = listener
         self._dialer = dialer
         self._bridges = bridges
-        self._say = say
+        self._notify = notify
         self._moved = False
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -163,7 +163,7 @@ class Carried:
     def settle(self, limit: float) -> bool:
         """Whether it is over; one that nobody has connected to in `limit` seconds is ended."""
         self._thread.join(limit)
-        if not self._gateway.moves:
+        if not self._gateway.transfers:
             self.cancel()
             self._thread.join(limit)
         return not self._thread.is_alive()
@@ -174,11 +174,11 @@ class Carried:
             self.wait(limit)
 
     def _run(self) -> None:
-        outcomes: list[Outcome] = []
+        outcomes: list[TransferReport] = []
         try:
             outcomes = self._gateway.run()
         except ArmferryError as error:
-            self._say(str(error))
+            self._notify(str(error))
         finally:
             self._listener.close()
             if isinstance(self._dialer, _GivenDialer):
@@ -188,14 +188,14 @@ class Carried:
             bridge.join()
             if bridge.error:
                 whole = False
-                self._say(f"migration failed: {bridge.error}")
+                self._notify(f"migration failed: {bridge.error}")
         for outcome in outcomes:
             if outcome.ending is Ending.FAILED:
-                self._say(f"migration failed: {outcome.reason}")
+                self._notify(f"migration failed: {outcome.reason}")
         self._moved = whole and bool(outcomes) and outcomes[-1].moved
 
 
-class Moves:
+class Transfers:
     """Every migration of one QEMU.
 
     `folder` is private and holds the sockets. `incoming` judges what comes; None where nothing
@@ -206,11 +206,11 @@ class Moves:
     def __init__(
         self,
         folder: Path,
-        incoming: LateJudge | None,
+        incoming: PendingJudge | None,
         outgoing: HidingJudge | None,
         *,
         alive: Callable[[], bool],
-        say: Say,
+        notify: Notify,
         fdsets: FdSets | None = None,
     ) -> None:
         self.fdsets = fdsets or FdSets()
@@ -220,13 +220,13 @@ class Moves:
         self._incoming = incoming
         self.outgoing = outgoing
         self._alive = alive
-        self._say = say
+        self._notify = notify
         self._count = 0
-        self.last_out: Carried | MappedSave | None = None
-        self._in: Carried | None = None
+        self.last_out: GatewayTransfer | MappedSave | None = None
+        self._in: GatewayTransfer | None = None
 
     @property
-    def lead_anything(self) -> bool:
+    def routes_anything(self) -> bool:
         """Whether any migration of this QEMU goes through a gateway."""
         return self._incoming is not None or self.outgoing is not None
 
@@ -260,7 +260,7 @@ class Moves:
         descriptor = self._opened(target, open_source)
         try:
             saved = read_saved(DescriptorWindow(descriptor), target.offset)
-            tail = changed_end(saved, _Announcing(self._incoming, self._say))
+            tail = changed_end(saved, _LoggingJudge(self._incoming, self._notify))
         except ArmferryError:
             os.close(descriptor)
             raise
@@ -291,8 +291,8 @@ class Moves:
             ) from error
         finally:
             os.close(descriptor)
-        judge = _Announcing(self.outgoing, self._say)
-        self.last_out = MappedSave(readable, target.offset, judge, self._say)
+        judge = _LoggingJudge(self.outgoing, self._notify)
+        self.last_out = MappedSave(readable, target.offset, judge, self._notify)
 
     def send_to(self, target: Target) -> str:
         """The private path that QEMU is to migrate to in place of `target`. Raises
@@ -331,13 +331,13 @@ class Moves:
         if self._in is not None:
             self._in.cancel()
         assert self._incoming is not None
-        gateway = Gateway(listener, dialer, _Announcing(self._incoming, self._say))
-        self._in = Carried(gateway, listener, dialer, bridges, self._say)
+        gateway = Gateway(listener, dialer, _LoggingJudge(self._incoming, self._notify))
+        self._in = GatewayTransfer(gateway, listener, dialer, bridges, self._notify)
 
     def _send(self, listener: Listener, dialer: Dialer, bridges: list[Bridge]) -> None:
         assert self.outgoing is not None
-        gateway = Gateway(listener, dialer, _Announcing(self.outgoing, self._say))
-        self.last_out = Carried(gateway, listener, dialer, bridges, self._say)
+        gateway = Gateway(listener, dialer, _LoggingJudge(self.outgoing, self._notify))
+        self.last_out = GatewayTransfer(gateway, listener, dialer, bridges, self._notify)
 
     def _may_receive(self) -> None:
         if self._incoming is None:

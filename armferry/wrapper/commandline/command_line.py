@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from armferry.wrapper.commandline.options import joined, keyed, options_of, segments
 
-__all__ = ["Subject", "is_main_channel", "subject_of"]
+__all__ = ["CommandLine", "is_main_channel", "read_command_line"]
 
 _BACKENDS = frozenset(("accel", "memory-backend", "pflash0", "pflash1", "kernel", "initrd",
                        "append", "dtb", "dumpdtb", "firmware", "graphics", "memory", "smp", "type",
@@ -20,7 +20,7 @@ _SMP_FACTORS = ("drawers", "books", "sockets", "dies", "clusters", "modules", "c
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class CommandLine:
     """`machine` is the type alone; `machine_text` has its options that matter to the CPU too.
 
     `cpu` is the text of `-cpu` (empty: the machine's default), `model` its first part.
@@ -54,7 +54,7 @@ class Subject:
         return words + [word for text in self.globals for word in ("-global", text)]
 
 
-def subject_of(words: list[str]) -> Subject:
+def read_command_line(words: list[str]) -> CommandLine:
     """What the command line `words` (without the program) asks for; the properties taken out."""
     machine: dict[str, str] = {}
     accelerators: list[str] = []
@@ -91,7 +91,7 @@ def subject_of(words: list[str]) -> Subject:
         accelerators = machine["accel"].split(":")
     kept = [(key, value) for key, value in machine.items() if key not in _BACKENDS]
     kind = machine.get("type", "")
-    return Subject(
+    return CommandLine(
         machine=kind,
         machine_text=joined([("type", kind), *kept], "type"),
         cpu=cpu,

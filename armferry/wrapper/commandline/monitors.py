@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from armferry.wrapper.commandline.options import Option, joined, keyed, options_of, segments
 
-__all__ = ["Meeting", "Monitor", "Role", "human_monitors", "monitors_of", "moved_aside"]
+__all__ = ["MeetingPoint", "MonitorOption", "Role", "human_monitors", "monitors_of", "moved_aside"]
 
 
 class Role(enum.Enum):
@@ -24,7 +24,7 @@ class Role(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Meeting:
+class MeetingPoint:
     """Where QEMU and the client meet: a path (abstract ones begin with NUL), a port or a number."""
 
     role: Role
@@ -35,16 +35,16 @@ class Meeting:
 
 
 @dataclass(frozen=True, slots=True)
-class Monitor:
+class MonitorOption:
     """One QMP monitor. `at` is the index of the word to change; `meeting` None if it must stay."""
 
     at: int
     text: str
     legacy: bool
-    meeting: Meeting | None
+    meeting: MeetingPoint | None
 
 
-def monitors_of(words: list[str]) -> tuple[Monitor, ...]:
+def monitors_of(words: list[str]) -> tuple[MonitorOption, ...]:
     """Every QMP monitor of the command line."""
     options = options_of(words)
     chardevs = {
@@ -52,7 +52,7 @@ def monitors_of(words: list[str]) -> tuple[Monitor, ...]:
         for option in options
         if option.name == "chardev" and option.value is not None
     }
-    found: list[Monitor] = []
+    found: list[MonitorOption] = []
     for option in options:
         if option.value is None:
             continue
@@ -92,7 +92,7 @@ def human_monitors(words: list[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def moved_aside(monitor: Monitor, path: str) -> str:
+def moved_aside(monitor: MonitorOption, path: str) -> str:
     """The word for `monitor` with the private socket `path` in place of where it was."""
     assert monitor.meeting is not None
     listening = monitor.meeting.role is Role.LISTEN
@@ -124,24 +124,24 @@ def _object(value: str) -> dict[str, str]:
     )
 
 
-def _legacy(option: Option) -> Monitor:
+def _legacy(option: Option) -> MonitorOption:
     text = option.value or ""
     meeting = None
     kind, _, rest = segments(text)[0].partition(":")
     pairs = dict(keyed(",".join(["", *segments(text)[1:]])))
     if text == "stdio":
-        meeting = Meeting(Role.STDIO)
+        meeting = MeetingPoint(Role.STDIO)
     elif not _unserved(pairs):
         plain = rest.replace(",,", ",")
         host, _, port = plain.rpartition(":")
         if kind == "unix":
-            meeting = Meeting(_role(pairs), path=plain)
+            meeting = MeetingPoint(_role(pairs), path=plain)
         elif kind == "tcp" and "to" not in pairs:
-            meeting = Meeting(_role(pairs), host=host.strip("[]"), port=port)
-    return Monitor(option.at + 1, text, True, meeting)
+            meeting = MeetingPoint(_role(pairs), host=host.strip("[]"), port=port)
+    return MonitorOption(option.at + 1, text, True, meeting)
 
 
-def _chardev(option: Option) -> Monitor:
+def _chardev(option: Option) -> MonitorOption:
     text = option.value or ""
     pairs = dict(keyed(text, "backend"))
     meeting = None
@@ -149,15 +149,15 @@ def _chardev(option: Option) -> Monitor:
         role = _role(pairs)
         match pairs.get("backend"):
             case "stdio":
-                meeting = Meeting(Role.STDIO)
+                meeting = MeetingPoint(Role.STDIO)
             case "socket" if pairs.get("fd", "").isdigit():
-                meeting = Meeting(role, number=int(pairs["fd"]))
+                meeting = MeetingPoint(role, number=int(pairs["fd"]))
             case "socket" if "path" in pairs and pairs.get("tight") != "off":
                 nul = "\0" if pairs.get("abstract") == "on" else ""
-                meeting = Meeting(role, path=nul + pairs["path"])
+                meeting = MeetingPoint(role, path=nul + pairs["path"])
             case "socket" if "port" in pairs and "to" not in pairs:
-                meeting = Meeting(role, host=pairs.get("host", ""), port=pairs["port"])
-    return Monitor(option.at + 1, text, False, meeting)
+                meeting = MeetingPoint(role, host=pairs.get("host", ""), port=pairs["port"])
+    return MonitorOption(option.at + 1, text, False, meeting)
 
 
 def _role(pairs: dict[str, str]) -> Role:

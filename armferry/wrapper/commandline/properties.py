@@ -26,7 +26,7 @@ from armferry.policy import (
 from armferry.wrapper.commandline.options import Option, keyed, options_of, segments
 from armferry.wrapper.errors import ArgumentFault
 
-__all__ = ["NAMES", "Given", "given", "policy_of", "without"]
+__all__ = ["NAMES", "PropertyOption", "parse_properties", "policy_of", "strip_properties"]
 
 HIDDEN = "x-mig-hidden-regs"
 SAFE_MISSING = "x-mig-safe-missing-regs"
@@ -38,7 +38,7 @@ _ANY_CPU = "arm-cpu"
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class PropertyOption:
     """What one option says: `where` is the option (`-cpu`), `driver` the type it is for."""
 
     where: str
@@ -50,9 +50,9 @@ class Given:
         return self.driver == _ANY_CPU or not model or self.driver == model + _CPU_SUFFIX
 
 
-def given(words: Iterable[str], program: str) -> tuple[Given, ...]:
+def parse_properties(words: Iterable[str], program: str) -> tuple[PropertyOption, ...]:
     """Every statement of the properties, in order. Raises ArgumentFault for a bad value."""
-    found: list[Given] = []
+    found: list[PropertyOption] = []
     for option in options_of(list(words)):
         try:
             said = _said(option)
@@ -63,7 +63,7 @@ def given(words: Iterable[str], program: str) -> tuple[Given, ...]:
     return tuple(found)
 
 
-def policy_of(all_given: Iterable[Given], model: str) -> Policy:
+def policy_of(all_given: Iterable[PropertyOption], model: str) -> Policy:
     """The statements that apply to `model`, united, each entry knowing its option."""
     policy = EMPTY
     for one in all_given:
@@ -72,7 +72,7 @@ def policy_of(all_given: Iterable[Given], model: str) -> Policy:
     return policy
 
 
-def without(words: Iterable[str], known: Collection[str] = ()) -> list[str]:
+def strip_properties(words: Iterable[str], known: Collection[str] = ()) -> list[str]:
     """The command line without the properties, those in `known` left in a form QEMU reads.
 
     Lists that QEMU knows move from `-cpu`, where QEMU's own parser would cut them at every comma,
@@ -86,28 +86,28 @@ def without(words: Iterable[str], known: Collection[str] = ()) -> list[str]:
         if value is None or not any(name in value for name in NAMES):
             continue
         if option.name == "cpu":
-            new[option.at + 1], lists = _cpu_without(value, known)
+            new[option.at + 1], lists = _strip_cpu(value, known)
             moved += [word for text in lists for word in ("-global", text)]
         elif option.name == "global":
             said = parse_global(value)
             if said is not None and not any(name in value for name in known):
                 dropped += [option.at, option.at + 1]
         elif option.name == "device":
-            new[option.at + 1] = _device_without(value, known)
+            new[option.at + 1] = _strip_device(value, known)
     return [word for at, word in enumerate(new) if at not in dropped] + moved
 
 
-def _said(option: Option) -> Given | None:
+def _said(option: Option) -> PropertyOption | None:
     value = option.value
     if value is None or not any(name in value for name in NAMES):
         return None
     if option.name == "cpu":
         model = segments(value)[0]
-        return Given("-cpu", _ANY_CPU if "=" in model else model + _CPU_SUFFIX,
+        return PropertyOption("-cpu", _ANY_CPU if "=" in model else model + _CPU_SUFFIX,
                      parse_cpu(value).properties)  # fmt: skip
     if option.name == "global":
         said = parse_global(value)
-        return None if said is None else Given("-global", _global_driver(value), said)
+        return None if said is None else PropertyOption("-global", _global_driver(value), said)
     if option.name == "device":
         return _device_said(value)
     return None
@@ -120,7 +120,7 @@ def _global_driver(value: str) -> str:
     return dict(keyed(value)).get("driver", "")
 
 
-def _cpu_without(value: str, known: Collection[str]) -> tuple[str, tuple[str, ...]]:
+def _strip_cpu(value: str, known: Collection[str]) -> tuple[str, tuple[str, ...]]:
     kept = [part for part in segments(value) if part.partition("=")[0].strip() not in NAMES]
     all_of_it = parse_cpu(value).properties
     psci = all_of_it.psci if PSCI in known else ()
@@ -132,14 +132,14 @@ def _cpu_without(value: str, known: Collection[str]) -> tuple[str, tuple[str, ..
     return text, format_global(lists)
 
 
-def _device_said(value: str) -> Given | None:
+def _device_said(value: str) -> PropertyOption | None:
     pairs = _device_pairs(value)
     driver = pairs.get("driver", "")
     if not driver.endswith(_CPU_SUFFIX):
         return None
     where = f"-device {driver}"
     psci = pairs.get(PSCI)
-    return Given(
+    return PropertyOption(
         "-device",
         driver,
         Properties(
@@ -171,7 +171,7 @@ def _text(entry: object) -> str:
     return str(entry)
 
 
-def _device_without(value: str, known: Collection[str]) -> str:
+def _strip_device(value: str, known: Collection[str]) -> str:
     if not _device_pairs(value).get("driver", "").endswith(_CPU_SUFFIX):
         return value
     unknown = [name for name in NAMES if name not in known]

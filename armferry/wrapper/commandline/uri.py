@@ -2,7 +2,7 @@
 
 Knows the text of `migrate`, `migrate-incoming` and `-incoming` and the `MigrationChannel` objects
 of QEMU 8.2 and later (qapi/migration.json), and turns both into one value. Refuses to know how an
-address is opened (`moves`).
+address is opened (`transfers`).
 """
 
 from collections.abc import Mapping

@@ -23,7 +23,7 @@ from typing import Any
 
 from armferry.errors import ArmferryError
 from armferry.stream.mapped import MAPPED_RAM
-from armferry.wrapper.beside.transfers import Moves
+from armferry.wrapper.beside.transfers import Transfers
 from armferry.wrapper.commandline.fdsets import fdset_number
 from armferry.wrapper.commandline.uri import (
     FileTarget,
@@ -35,7 +35,7 @@ from armferry.wrapper.commandline.uri import (
 )
 from armferry.wrapper.relay.messages import Piece, read_message
 
-__all__ = ["Leader", "Step"]
+__all__ = ["Action", "CommandRouter"]
 
 _WORTH_READING = (b"migrat", b"getfd", b"closefd", b"add-fd", b"remove-fd")
 _INCOMING = ("migrate-incoming", "migrate-recover")
@@ -50,7 +50,7 @@ _identities = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Action:
     """What to do for one piece: send `data` with `descriptors` to QEMU, or `answer` the client.
 
     `awaited` is the id of a slipped-in command whose answer is not the client's, else empty.
@@ -63,27 +63,27 @@ class Step:
 
 
 @dataclass(slots=True)
-class Leader:
-    """Leads the commands of one client; `moves` makes the gateways."""
+class CommandRouter:
+    """Leads the commands of one client; `transfers` makes the gateways."""
 
-    moves: Moves
+    transfers: Transfers
     answer_awaited: bool = False
     """Whether QEMU has not yet said what it thinks of the outgoing migration."""
     _awaited_id: Any = None
     _named: dict[str, int] = field(default_factory=dict)
     _sets: set[int] = field(default_factory=set)
 
-    def lead(self, piece: Piece, descriptors: tuple[int, ...]) -> list[Step]:
+    def route(self, piece: Piece, descriptors: tuple[int, ...]) -> list[Action]:
         """What becomes of `piece`, with which the client sent `descriptors`."""
-        as_it_came = [Step(piece.data, descriptors)]
-        steps = self._steps(piece, descriptors, as_it_came)
-        if steps is as_it_came:
+        as_it_came = [Action(piece.data, descriptors)]
+        actions = self._actions(piece, descriptors, as_it_came)
+        if actions is as_it_came:
             self._forget_used(piece.data)
-        return steps
+        return actions
 
-    def _steps(
-        self, piece: Piece, descriptors: tuple[int, ...], as_it_came: list[Step]
-    ) -> list[Step]:
+    def _actions(
+        self, piece: Piece, descriptors: tuple[int, ...], as_it_came: list[Action]
+    ) -> list[Action]:
         if not piece.whole or not any(word in piece.data for word in _WORTH_READING):
             return as_it_came
         message = read_message(piece.data)
@@ -94,25 +94,25 @@ class Leader:
         if not isinstance(command, str) or not isinstance(arguments, dict):
             return as_it_came
         try:
-            led = self._led(command, arguments, descriptors)
+            routed = self._routed(command, arguments, descriptors)
         except ArmferryError as error:
-            return [Step(answer=_refusal(message, str(error)))]
-        if led is None:
+            return [Action(answer=_refusal(message, str(error)))]
+        if routed is None:
             return as_it_came
         if command == "migrate" or command == "human-monitor-command":
             self.answer_awaited, self._awaited_id = True, message.get("id")
-        steps, changed = led
+        actions, changed = routed
         if changed is None:
-            return [*steps, *as_it_came]
+            return [*actions, *as_it_came]
         text = json.dumps({**message, "arguments": changed}).encode()
-        return [*steps, Step(text, descriptors)]
+        return [*actions, Action(text, descriptors)]
 
     def answered(self, message: Mapping[str, Any]) -> None:
         """Notes what QEMU said when it is the answer to an outgoing migration."""
         if ("return" in message or "error" in message) and message.get("id") == self._awaited_id:
             self.answer_awaited = False
             if "error" in message:
-                self.moves.give_up()
+                self.transfers.give_up()
 
     def close(self) -> None:
         """The client has gone, and so have the descriptors it gave."""
@@ -120,18 +120,18 @@ class Leader:
             os.close(descriptor)
         self._named.clear()
         for number in self._sets:
-            self.moves.fdsets.forget(number)
+            self.transfers.fdsets.forget(number)
 
-    def _led(
+    def _routed(
         self, command: str, arguments: Mapping[str, Any], descriptors: tuple[int, ...]
-    ) -> tuple[list[Step], dict[str, Any] | None] | None:
+    ) -> tuple[list[Action], dict[str, Any] | None] | None:
         """Steps to take before the command, and its new arguments; None when it is not led."""
         match command:
-            case "getfd" if descriptors and self.moves.lead_anything:
+            case "getfd" if descriptors and self.transfers.routes_anything:
                 self._name(str(arguments.get("fdname")), os.dup(descriptors[-1]))
             case "closefd":
                 self._forget(str(arguments.get("fdname")))
-            case "add-fd" if descriptors and self.moves.lead_anything:
+            case "add-fd" if descriptors and self.transfers.routes_anything:
                 self._add(arguments.get("fdset-id"), descriptors[-1])
             case "remove-fd":
                 self._drop(arguments.get("fdset-id"))
@@ -139,7 +139,7 @@ class Leader:
                 self._note(arguments)
             case "migrate-incoming" | "migrate-recover":
                 return self._incoming(arguments)
-            case "migrate" if self.moves.outgoing is not None:
+            case "migrate" if self.transfers.outgoing is not None:
                 return self._outgoing(arguments)
             case "migrate":
                 with contextlib.suppress(ArmferryError):  # whatever it is, it is QEMU's
@@ -150,35 +150,35 @@ class Leader:
 
     def _incoming(
         self, arguments: Mapping[str, Any]
-    ) -> tuple[list[Step], dict[str, Any] | None] | None:
+    ) -> tuple[list[Action], dict[str, Any] | None] | None:
         target = _target(arguments)
-        if isinstance(target, FileTarget) and self.moves.mapped_ram:
-            path = self.moves.load_mapped(target)
+        if isinstance(target, FileTarget) and self.transfers.mapped_ram:
+            path = self.transfers.load_mapped(target)
             self._used(target)
             return None if path is None else ([_plain()], _with_path(arguments, path))
         if isinstance(target, NamedFd) and target.name in self._named:
-            theirs = self.moves.receive_from(self._named.pop(target.name))
+            theirs = self.transfers.receive_from(self._named.pop(target.name))
             return [_slipped_in(target.name, theirs)], None
-        path = self.moves.listen(target)
+        path = self.transfers.listen(target)
         self._used(target)
         return [], _with_path(arguments, path)
 
-    def _outgoing(self, arguments: Mapping[str, Any]) -> tuple[list[Step], dict[str, Any] | None]:
+    def _outgoing(self, arguments: Mapping[str, Any]) -> tuple[list[Action], dict[str, Any] | None]:
         target = _target(arguments)
-        if isinstance(target, FileTarget) and self.moves.mapped_ram:
-            self.moves.save_mapped(target)
+        if isinstance(target, FileTarget) and self.transfers.mapped_ram:
+            self.transfers.save_mapped(target)
             self._used(target)
             return [], None
         if isinstance(target, NamedFd) and target.name in self._named:
-            theirs = self.moves.send_through(self._named.pop(target.name))
+            theirs = self.transfers.send_through(self._named.pop(target.name))
             return [_slipped_in(target.name, theirs)], None
-        path = self.moves.send_to(target)
+        path = self.transfers.send_to(target)
         self._used(target)
         return [], _with_path(arguments, path)
 
     def _human(
         self, arguments: Mapping[str, Any]
-    ) -> tuple[list[Step], dict[str, Any] | None] | None:
+    ) -> tuple[list[Action], dict[str, Any] | None] | None:
         line = str(arguments.get("command-line", ""))
         if switch := _SWITCH.fullmatch(line):
             self._note_one(switch[1], switch[2] in ("on", "true", "yes"))
@@ -187,15 +187,15 @@ class Leader:
         if found is None:
             return None
         command = _HUMAN[found[1]]
-        if command == "migrate" and self.moves.outgoing is None:
+        if command == "migrate" and self.transfers.outgoing is None:
             return None
         uri = found[4] if found[3] is None else re.sub(r"\\(.)", r"\1", found[3])
-        led = (self._incoming if command in _INCOMING else self._outgoing)({"uri": uri})
-        if led is None:
+        routed = (self._incoming if command in _INCOMING else self._outgoing)({"uri": uri})
+        if routed is None:
             return None
-        steps, changed = led
+        actions, changed = routed
         new = line if changed is None else f"{found[1]}{found[2]} {changed['uri']}"
-        return steps, {**arguments, "command-line": new}
+        return actions, {**arguments, "command-line": new}
 
     def _name(self, name: str, descriptor: int) -> None:
         self._forget(name)
@@ -214,12 +214,12 @@ class Leader:
 
     def _add(self, number: object, descriptor: int) -> None:
         if isinstance(number, int):  # otherwise QEMU chooses one, and nobody here knows it
-            self.moves.fdsets.add(number, os.dup(descriptor))
+            self.transfers.fdsets.add(number, os.dup(descriptor))
             self._sets.add(number)
 
     def _drop(self, number: object) -> None:
         if isinstance(number, int):
-            self.moves.fdsets.forget(number)
+            self.transfers.fdsets.forget(number)
             self._sets.discard(number)
 
     def _used(self, target: Target) -> None:
@@ -234,7 +234,7 @@ class Leader:
 
     def _note_one(self, capability: object, state: bool) -> None:
         if capability == MAPPED_RAM:
-            self.moves.mapped_ram = state
+            self.transfers.mapped_ram = state
 
 
 def _target(arguments: Mapping[str, Any]) -> Target:
@@ -249,11 +249,11 @@ def _with_path(arguments: Mapping[str, Any], path: str) -> dict[str, Any]:
     return {**arguments, "uri": f"unix:{path}"}
 
 
-def _slipped_in(name: str, connection: socket.socket) -> Step:
+def _slipped_in(name: str, connection: socket.socket) -> Action:
     return _own_command("getfd", {"fdname": name}, (connection.detach(),))
 
 
-def _plain() -> Step:
+def _plain() -> Action:
     """QEMU is to expect a plain stream."""
     off = [{"capability": one, "state": False} for one in (MAPPED_RAM, "multifd")]
     return _own_command("migrate-set-capabilities", {"capabilities": off})
@@ -261,11 +261,11 @@ def _plain() -> Step:
 
 def _own_command(
     command: str, arguments: Mapping[str, Any], descriptors: tuple[int, ...] = ()
-) -> Step:
+) -> Action:
     """A command that no client gave; its answer is taken out again."""
     identity = f"armferry-{os.getpid()}-{next(_identities)}"
     message = {"execute": command, "arguments": arguments, "id": identity}
-    return Step(json.dumps(message).encode(), descriptors, identity)
+    return Action(json.dumps(message).encode(), descriptors, identity)
 
 
 def _refusal(message: Mapping[str, Any], reason: str) -> bytes:

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 from armferry.wrapper.beside.process_end import Life
-from armferry.wrapper.beside.transfers import Moves
-from armferry.wrapper.commandline.monitors import Meeting, Role
+from armferry.wrapper.beside.transfers import Transfers
+from armferry.wrapper.commandline.monitors import MeetingPoint, Role
 from armferry.wrapper.relay.listeners import bound, listening_tcp, listening_unix
 from armferry.wrapper.relay.relay import Client, SocketClient, StdioClient, converse
 
@@ -31,7 +31,7 @@ class Endpoint:
     endpoint listening.
     """
 
-    def __init__(self, meeting: Meeting, path: Path) -> None:
+    def __init__(self, meeting: MeetingPoint, path: Path) -> None:
         self._meeting = meeting
         self.path = path
         self._outside: socket.socket | None = None
@@ -57,9 +57,9 @@ class Endpoint:
         """What it needs to keep open."""
         return tuple(one.fileno() for one in (self._outside, self._inside) if one is not None)
 
-    def serve(self, moves: Moves, life: Life) -> None:
+    def serve(self, transfers: Transfers, life: Life) -> None:
         """Serves one client after the other, in a thread of its own."""
-        self._thread = threading.Thread(target=self._serve, args=(moves, life), daemon=True)
+        self._thread = threading.Thread(target=self._serve, args=(transfers, life), daemon=True)
         self._thread.start()
 
     def finish(self, limit: float) -> None:
@@ -97,12 +97,12 @@ class Endpoint:
 
     # -- served while QEMU runs
 
-    def _serve(self, moves: Moves, life: Life) -> None:
+    def _serve(self, transfers: Transfers, life: Life) -> None:
         while True:
             met = self._met(life)
             if met is None:
                 return
-            converse(*met, moves)
+            converse(*met, transfers)
 
     def _met(self, life: Life) -> tuple[Client, socket.socket] | None:
         """The next client and QEMU's end for it; None when QEMU has gone."""

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 
 from armferry.ferry.copy import write_all
 from armferry.wrapper.beside.mapped import MappedSave
-from armferry.wrapper.beside.transfers import Moves
-from armferry.wrapper.relay.command_router import Leader
+from armferry.wrapper.beside.transfers import Transfers
+from armferry.wrapper.relay.command_router import CommandRouter
 from armferry.wrapper.relay.messages import Piece, Splitter, read_message
 
 __all__ = ["Client", "SocketClient", "StdioClient", "converse"]
@@ -100,9 +100,9 @@ class StdioClient:
         """Nothing to end: both belong to whoever started QEMU."""
 
 
-def converse(client: Client, qemu: socket.socket, moves: Moves) -> None:
+def converse(client: Client, qemu: socket.socket, transfers: Transfers) -> None:
     """Carries one conversation until either side ends it; closes both."""
-    conversation = _Conversation(client, qemu, moves)
+    conversation = _Conversation(client, qemu, transfers)
     speaking = threading.Thread(target=conversation.commands, daemon=True)
     speaking.start()
     conversation.answers()
@@ -111,11 +111,11 @@ def converse(client: Client, qemu: socket.socket, moves: Moves) -> None:
 
 
 class _Conversation:
-    def __init__(self, client: Client, qemu: socket.socket, moves: Moves) -> None:
+    def __init__(self, client: Client, qemu: socket.socket, transfers: Transfers) -> None:
         self._client = client
         self._qemu = qemu
-        self._moves = moves
-        self._leader = Leader(moves)
+        self._transfers = transfers
+        self._router = CommandRouter(transfers)
         self._awaited: set[str] = set()
         self._lock = threading.Lock()
 
@@ -135,24 +135,24 @@ class _Conversation:
                     # some clients pass descriptors ahead, with a space: they are the command's
                     self._command(piece, waiting if piece.whole else ())
                     waiting = () if piece.whole else waiting
-        self._leader.close()
+        self._router.close()
         if self._client.end_is_final:
             with contextlib.suppress(OSError):
                 self._send(splitter.close(), waiting)
                 self._qemu.shutdown(socket.SHUT_WR)
 
     def _command(self, piece: Piece, descriptors: tuple[int, ...]) -> None:
-        steps = self._leader.lead(piece, descriptors)
+        actions = self._router.route(piece, descriptors)
         for descriptor in descriptors:
-            if not any(descriptor in step.descriptors for step in steps):
+            if not any(descriptor in action.descriptors for action in actions):
                 os.close(descriptor)
-        for step in steps:
-            if step.awaited:
-                self._awaited.add(step.awaited)
-            if step.answer:
+        for action in actions:
+            if action.awaited:
+                self._awaited.add(action.awaited)
+            if action.answer:
                 with self._lock:
-                    self._client.send(step.answer)
-            self._send(step.data, step.descriptors)
+                    self._client.send(action.answer)
+            self._send(action.data, action.descriptors)
 
     def _send(self, data: bytes, descriptors: tuple[int, ...]) -> None:
         if descriptors and data:
@@ -193,21 +193,21 @@ class _Conversation:
 
     def _checked(self, piece: Piece) -> bytes:
         """The piece; a migration that QEMU calls completed has failed unless it arrived."""
-        carried = self._moves.last_out
+        carried = self._transfers.last_out
         if not piece.whole or carried is None:
             return piece.data
         message: Mapping[str, Any] = {}
-        if self._leader.answer_awaited or any(word in piece.data for word in _ENDS):
+        if self._router.answer_awaited or any(word in piece.data for word in _ENDS):
             message = read_message(piece.data) or {}
-        if self._leader.answer_awaited:
-            self._leader.answered(message)
+        if self._router.answer_awaited:
+            self._router.answered(message)
             if "event" not in message:
                 return piece.data  # about an earlier one, if about any
         match _migration_status(message):
             case "completed" if not carried.wait():
                 return piece.data.replace(_COMPLETED, _FAILED)
             case "failed" | "cancelled" if isinstance(carried, MappedSave):
-                self._moves.give_up()
+                self._transfers.give_up()
         return piece.data
 
 

@@ -22,12 +22,12 @@ from armferry.gateway import (
     Limits,
     Listener,
     Log,
-    Outcome,
+    TransferReport,
     parse_address,
 )
 from armferry.hosts.fingerprints.fingerprint import Fingerprint, dump
 from armferry.hosts.fingerprints.probe import fingerprint_of_qemu
-from armferry.hosts.qmp.process import Machine, MachineSpec
+from armferry.hosts.qmp.process import MachineSpec, QemuProcess
 from armferry.lab.guest import GuestLog
 from armferry.lab.qemu_install import InstalledQemu
 from armferry.policy import EMPTY, Policy, aggregate
@@ -119,8 +119,8 @@ class Crossing:
 
     def __init__(
         self,
-        source: Machine,
-        destination: Machine,
+        source: QemuProcess,
+        destination: QemuProcess,
         folder: Path,
         way: Way,
         judge: Judge,
@@ -161,7 +161,7 @@ class Crossing:
             keep=keep,
             log=Log(self.log),
         )
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[TransferReport] = []
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def _address(self, path: Path, port: int | None = None) -> str:
@@ -221,7 +221,7 @@ class Crossing:
         """What armferry itself did wrong."""
         return [one for one in self.events if one["event"] == "internal-error"]
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> TransferReport:
         """The first outcome, once the gateway has ended by itself."""
         self._thread.join(LIMIT)
         assert self.outcomes, self.log.getvalue()
@@ -233,7 +233,7 @@ class Crossing:
         return [json.loads(line) for line in self.log.getvalue().splitlines()]
 
 
-def wait_status(machine: Machine, *statuses: str, limit: float = LIMIT) -> Mapping[str, Any]:
+def wait_status(machine: QemuProcess, *statuses: str, limit: float = LIMIT) -> Mapping[str, Any]:
     """The machine's migration once it has one of these statuses."""
     deadline = time.monotonic() + limit
     state: Mapping[str, Any] = {}
@@ -245,7 +245,7 @@ def wait_status(machine: Machine, *statuses: str, limit: float = LIMIT) -> Mappi
     raise AssertionError(f"no status {statuses} in {limit} s: {state}; {machine.stderr}")
 
 
-def wait_run_state(machine: Machine, state: str, limit: float = LIMIT) -> None:
+def wait_run_state(machine: QemuProcess, state: str, limit: float = LIMIT) -> None:
     """Returns once the machine has this run state."""
     deadline = time.monotonic() + limit
     while machine.status() != state:
@@ -263,7 +263,7 @@ def log_at(path: Path, tick: int, limit: float = LIMIT) -> GuestLog:
         time.sleep(0.02)
 
 
-def with_credentials(machine: Machine, folder: Path, endpoint: str) -> None:
+def with_credentials(machine: QemuProcess, folder: Path, endpoint: str) -> None:
     """Lets the migrations of this QEMU use the credentials in `folder`."""
     machine.execute(
         "object-add",
@@ -317,7 +317,7 @@ class Rig:
     @contextlib.contextmanager
     def machines(
         self, old: str, new: str, spec: MachineSpec | None = None, *, hold: bool = False
-    ) -> Iterator[tuple[Machine, Machine]]:
+    ) -> Iterator[tuple[QemuProcess, QemuProcess]]:
         """A source whose guest runs, and a destination that waits; with `hold` even for `cont`."""
         spec = spec or self.spec()
         with (
@@ -331,15 +331,15 @@ class Rig:
         """The fingerprint of that release for the test guest, as a document."""
         return dump(self.fingerprint(name, self.spec()))
 
-    def source(self, name: str, spec: MachineSpec) -> Machine:
+    def source(self, name: str, spec: MachineSpec) -> QemuProcess:
         """A QEMU that runs the guest."""
-        return Machine(self.qemu_release(name), spec, serial=self.serial)
+        return QemuProcess(self.qemu_release(name), spec, serial=self.serial)
 
     def destination(
         self, name: str, spec: MachineSpec | None = None, *, hold: bool = False
-    ) -> Machine:
+    ) -> QemuProcess:
         """A QEMU that waits for a guest."""
-        return Machine(
+        return QemuProcess(
             self.qemu_release(name),
             spec or self.spec(),
             serial=self.serial,
@@ -356,7 +356,7 @@ class Rig:
         return Judge(self.fingerprint(name, spec or self.spec()), policy_for)
 
     def crossing(
-        self, source: Machine, destination: Machine, way: Way, judge: Judge, **options: Any
+        self, source: QemuProcess, destination: QemuProcess, way: Way, judge: Judge, **options: Any
     ) -> Crossing:
         """A gateway between the two, its sockets in a folder of its own."""
         folder = self.elsewhere(f"crossing-{len(list(self.folder.iterdir()))}")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from armferry.gateway import Ending
-from armferry.hosts.qmp.process import MachineError
+from armferry.hosts.qmp.process import QemuProcessError
 
 pytestmark = pytest.mark.qemu
 
@@ -161,7 +161,7 @@ def test_postcopy(status: str, rig: Any) -> None:
             source.execute("migrate-pause")
             crossing.wait_source("postcopy-paused")
             rig.wait_status(destination, "postcopy-paused")
-        with pytest.raises(MachineError, match="Postcopy migration in progress, cannot cancel"):
+        with pytest.raises(QemuProcessError, match="Postcopy migration in progress, cannot cancel"):
             source.execute("migrate_cancel")
         source.execute("migrate-set-parameters", {"max-postcopy-bandwidth": 0})
         if status == "postcopy-paused":

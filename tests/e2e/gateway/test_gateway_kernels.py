@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from armferry.decide import Risk
-from armferry.gateway import Dialer, Ending, Gateway, Judge, Limits, Listener, Outcome
+from armferry.gateway import Dialer, Ending, Gateway, Judge, Limits, Listener, TransferReport
 from armferry.gateway.address import FdAddress
 from armferry.hosts.fingerprints.fingerprint import Fingerprint
 from armferry.lab.guest import GuestLog
@@ -68,9 +68,11 @@ class End:
 
 
 @contextlib.contextmanager
-def carrying(source: End, destination: End, name: str, judge: Judge) -> Iterator[list[Outcome]]:
+def carrying(
+    source: End, destination: End, name: str, judge: Judge
+) -> Iterator[list[TransferReport]]:
     """A gateway on the wire `name` of both; the outcome is there when the block has ended."""
-    outcomes: list[Outcome] = []
+    outcomes: list[TransferReport] = []
     listener = Listener(FdAddress(source.outer[name].detach()))
     dialer = Dialer(FdAddress(destination.outer[name].detach()))
     gateway = Gateway(listener, dialer, judge, limits=Limits(stall=LIMIT))

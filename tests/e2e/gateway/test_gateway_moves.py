@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from armferry.gateway import Ending
-from armferry.hosts.qmp.process import MachineError
+from armferry.hosts.qmp.process import QemuProcessError
 from armferry.policy import from_options
 
 pytestmark = pytest.mark.qemu
@@ -67,7 +67,7 @@ def test_moves_that_stock_refuses(old: str, new: str, rig: Any) -> None:
         uri = f"unix:{rig.folder}/direct"
         destination.execute("migrate-incoming", {"uri": uri})
         source.execute("migrate-set-capabilities", RETURN_PATH)
-        with pytest.raises(MachineError):
+        with pytest.raises(QemuProcessError):
             source.migrate(uri)
         rig.wait_run_state(source, "running")
     (rig.folder / "serial").unlink()

@@ -53,7 +53,7 @@ def test_recovery_through_the_same_gateway(way: str, rig: Any) -> None:
         rig.crossing(source, destination, how, rig.judge(POINT), keep=True) as crossing,
     ):
         switch(rig, source, destination, crossing.migrate)
-        for move in crossing.gateway.moves:
+        for move in crossing.gateway.transfers:
             move.fail(Ending.FAILED, "the network failed")
         recover(rig, source, destination, crossing.inward, crossing.outward)
     assert [one.mode for one in crossing.outcomes] == ["postcopy", "recovery"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from armferry.hosts.fingerprints.subject import read_state
-from armferry.hosts.qmp.process import Machine, MachineSpec
+from armferry.hosts.qmp.process import MachineSpec, QemuProcess
 from armferry.lab.guest import GuestLog
 from armferry.lab.qemu_install import InstalledQemu
 
@@ -40,7 +40,7 @@ def _free_port() -> int:
         return port
 
 
-def _wait_running(machine: Machine, limit: float = 20.0) -> None:
+def _wait_running(machine: QemuProcess, limit: float = 20.0) -> None:
     deadline = time.monotonic() + limit
     while machine.status() != "running":
         assert time.monotonic() < deadline, machine.stderr
@@ -60,8 +60,8 @@ def test_incoming_tcp_on_the_command_line(
         extra=("-incoming", f"tcp:127.0.0.1:{port}"),
     )
     with (
-        Machine(wrapped(here), spec, serial=serial) as source,
-        Machine(wrapped(there), waiting, serial=serial) as destination,
+        QemuProcess(wrapped(here), spec, serial=serial) as source,
+        QemuProcess(wrapped(there), waiting, serial=serial) as destination,
     ):
         last = _log_at(serial, 3).last
         source.migrate(f"tcp:127.0.0.1:{port}")
@@ -78,8 +78,8 @@ def test_incoming_deferred(
     serial, path = tmp_path / "serial", tmp_path / "socket"
     spec = MachineSpec(machine="virt-7.2", cpu="cortex-a57", kernel=guest_kernel)
     with (
-        Machine(wrapped(here), spec, serial=serial) as source,
-        Machine(wrapped(there), spec, serial=serial, incoming=True) as destination,
+        QemuProcess(wrapped(here), spec, serial=serial) as source,
+        QemuProcess(wrapped(there), spec, serial=serial, incoming=True) as destination,
     ):
         last = _log_at(serial, 3).last
         for machine in (source, destination):
@@ -102,7 +102,7 @@ def test_incoming_of_every_form_on_the_command_line(
 ) -> None:
     serial, stream, path = tmp_path / "serial", tmp_path / "stream", tmp_path / "socket"
     spec = dataclasses.replace(SPEC, kernel=guest_kernel)
-    with Machine(wrapped(here), spec, serial=serial) as source:
+    with QemuProcess(wrapped(here), spec, serial=serial) as source:
         _log_at(serial, 3)
         source.save(stream)
     last = GuestLog.read(serial).last
@@ -118,7 +118,7 @@ def test_incoming_of_every_form_on_the_command_line(
         "channel": json.dumps({"channel-type": "main", "addr": address}),
     }[form]
     waiting = dataclasses.replace(spec, extra=("-incoming", text))
-    with Machine(program, waiting, serial=serial) as destination:
+    with QemuProcess(program, waiting, serial=serial) as destination:
         if form in ("unix", "channel"):
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.connect(str(path))
@@ -135,17 +135,17 @@ def test_incoming_of_every_form_on_the_command_line(
 
 def test_stock_refuses_the_same_move(qemu_release: Named, tmp_path: Path) -> None:
     stream = tmp_path / "stream"
-    with Machine(qemu_release(OLD), SPEC, paused=True) as source:
+    with QemuProcess(qemu_release(OLD), SPEC, paused=True) as source:
         source.save(stream)
-    with Machine(qemu_release(NEW), SPEC, paused=True, incoming=True) as destination:
+    with QemuProcess(qemu_release(NEW), SPEC, paused=True, incoming=True) as destination:
         assert not destination.load(stream).loaded
 
 
 def test_saved_and_restored_by_file(wrapped: Wrapped, tmp_path: Path) -> None:
     stream = tmp_path / "stream"
-    with Machine(wrapped(OLD), SPEC, paused=True) as source:
+    with QemuProcess(wrapped(OLD), SPEC, paused=True) as source:
         source.save(stream)
-    with Machine(wrapped(NEW), SPEC, paused=True, incoming=True) as destination:
+    with QemuProcess(wrapped(NEW), SPEC, paused=True, incoming=True) as destination:
         result = destination.load(stream)
         assert result.loaded, result.stderr
         assert destination.status() == "prelaunch"
@@ -157,12 +157,12 @@ DBGDTR_EL0 = 0x6030000000139820
 @pytest.mark.parametrize("how", ["exec", "file", "channels"])
 def test_hidden_registers_never_leave(how: str, wrapped: Wrapped, tmp_path: Path) -> None:
     stream = tmp_path / "stream"
-    with Machine(wrapped(NEW), SPEC, paused=True) as plain:
+    with QemuProcess(wrapped(NEW), SPEC, paused=True) as plain:
         plain.save(stream)
     listed = dict(read_state(stream).cpus[0].registers)
     stream.unlink()
     spec = MachineSpec(machine="virt-7.2", cpu=f"cortex-a57,x-mig-hidden-regs={DBGDTR_EL0:#x}")
-    with Machine(wrapped(NEW), spec, paused=True) as hiding:
+    with QemuProcess(wrapped(NEW), spec, paused=True) as hiding:
         if how == "exec":
             hiding.save(stream)
         elif how == "file":
@@ -183,18 +183,18 @@ def test_lists_of_a_machine_level_and_of_the_command_line_apply_together(
     stream = tmp_path / "stream"
     hidden = f"-global arm-cpu.x-mig-hidden-regs={DBGDTR_EL0:#x},{DBGDTR_EL0 + 1:#x}"
     spec = dataclasses.replace(SPEC, extra=tuple(hidden.split()))
-    with Machine(wrapped(OLD), SPEC, paused=True) as source:
+    with QemuProcess(wrapped(OLD), SPEC, paused=True) as source:
         source.save(stream)
-    with Machine(wrapped(NEW), spec, paused=True, incoming=True) as destination:
+    with QemuProcess(wrapped(NEW), spec, paused=True, incoming=True) as destination:
         result = destination.load(stream)
         assert result.loaded, result.stderr
 
 
 def test_refusal_names_the_registers_before_qemu_gives_up(wrapped: Wrapped, tmp_path: Path) -> None:
     stream = tmp_path / "stream"
-    with Machine(wrapped(OLD), SPEC, paused=True) as source:
+    with QemuProcess(wrapped(OLD), SPEC, paused=True) as source:
         source.save(stream)
-    with Machine(wrapped("bookworm"), SPEC, paused=True, incoming=True) as destination:
+    with QemuProcess(wrapped("bookworm"), SPEC, paused=True, incoming=True) as destination:
         result = destination.load(stream)
     assert not result.loaded
     ours, theirs = result.stderr.splitlines()[0], result.stderr.splitlines()[1:]
@@ -220,7 +220,9 @@ def test_every_form_of_the_property_hides(suite: str, wrapped: Wrapped, tmp_path
 
     def saved(*words: str) -> set[int]:
         path = tmp_path / "stream"
-        with Machine(wrapped(suite), dataclasses.replace(spec, extra=words), paused=True) as one:
+        with QemuProcess(
+            wrapped(suite), dataclasses.replace(spec, extra=words), paused=True
+        ) as one:
             one.save(path)
         return set(read_state(path).cpus[0].registers)
 
@@ -232,7 +234,7 @@ def test_every_form_of_the_property_hides(suite: str, wrapped: Wrapped, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("device", "without"),
+    ("device", "strip_properties"),
     [
         ("max-arm-cpu,x-mig-hidden-regs=TCR2_EL1,,PIR_EL1,id=x", "max-arm-cpu,id=x"),
         (
@@ -242,7 +244,7 @@ def test_every_form_of_the_property_hides(suite: str, wrapped: Wrapped, tmp_path
     ],
 )
 def test_device_forms_leave_qemu_what_is_its_own(
-    device: str, without: str, wrapped: Wrapped, qemu_release: Named
+    device: str, strip_properties: str, wrapped: Wrapped, qemu_release: Named
 ) -> None:
     """No release plugs an Arm CPU: QEMU refuses, in its words, and has not seen the property."""
 
@@ -251,12 +253,12 @@ def test_device_forms_leave_qemu_what_is_its_own(
         done = subprocess.run([program, *words], capture_output=True, text=True, timeout=60)
         return done.returncode, done.stderr
 
-    stock = said(qemu_release(NEW).launcher, without)
+    stock = said(qemu_release(NEW).launcher, strip_properties)
     assert stock[0] == 1
     assert said(wrapped(NEW), device) == stock
 
 
-def _mapped(machine: Machine) -> None:
+def _mapped(machine: QemuProcess) -> None:
     switches = [{"capability": one, "state": True} for one in ("mapped-ram", "multifd")]
     machine.execute("migrate-set-capabilities", {"capabilities": switches})
 
@@ -272,17 +274,17 @@ def test_mapped_ram_file_goes_to_a_qemu_that_refuses_it(
 ) -> None:
     stream, serial = tmp_path / "stream", tmp_path / "serial"
     spec = dataclasses.replace(SPEC, memory=512, kernel=guest_kernel)
-    with Machine(wrapped(here), spec, serial=serial) as source:
+    with QemuProcess(wrapped(here), spec, serial=serial) as source:
         _log_at(serial, 3)
         _mapped(source)
         source.migrate(f"file:{stream}")
     last, content = GuestLog.read(serial).last, stream.stat()
 
-    with Machine(qemu_release(there), spec, incoming=True) as stock:
+    with QemuProcess(qemu_release(there), spec, incoming=True) as stock:
         _mapped(stock)
         assert not stock.load_uri(f"file:{stream}").loaded
 
-    with Machine(wrapped(there), spec, serial=serial, incoming=True) as destination:
+    with QemuProcess(wrapped(there), spec, serial=serial, incoming=True) as destination:
         _mapped(destination)
         result = destination.load_uri(f"file:{stream}")
         assert result.loaded, result.stderr
@@ -302,18 +304,18 @@ def test_hidden_registers_are_taken_out_of_a_mapped_ram_file(
     plain, hidden = tmp_path / "plain", tmp_path / "hidden"
     machine = "virt-7.2" if suite == "trixie" else "virt-10.2"
     spec = MachineSpec(machine=machine, cpu="max")
-    with Machine(wrapped(suite), spec, paused=True) as source:
+    with QemuProcess(wrapped(suite), spec, paused=True) as source:
         _mapped(source)
         source.migrate(f"file:{plain}")
     listed = dict(read_state(plain).cpus[0].registers)
     gone = max(index for index in listed if index >> 60 == 6)
     hiding = dataclasses.replace(spec, cpu=f"max,x-mig-hidden-regs={gone:#x}")
-    with Machine(wrapped(suite), hiding, paused=True) as source:
+    with QemuProcess(wrapped(suite), hiding, paused=True) as source:
         _mapped(source)
         source.migrate(f"file:{hidden}")
     del listed[gone]
     assert dict(read_state(hidden).cpus[0].registers) == listed
-    with Machine(wrapped(suite), hiding, paused=True, incoming=True) as destination:
+    with QemuProcess(wrapped(suite), hiding, paused=True, incoming=True) as destination:
         _mapped(destination)
         result = destination.load_uri(f"file:{hidden}")
         assert result.loaded, result.stderr

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from armferry.gateway.channel import Channel
 from armferry.stream.wire import MAGIC, SectionType
 
-__all__ = ["Greeting", "greet"]
+__all__ = ["ChannelKind", "classify"]
 
 _MULTIFD_MAGIC = b"\x11\x22\x33\x44"
 _TLS_HANDSHAKE = b"\x16\x03"
@@ -22,7 +22,7 @@ _TICK = 0.02
 _SILENCE = 0.1
 
 
-class Greeting(enum.Enum):
+class ChannelKind(enum.Enum):
     """What a connection is."""
 
     MAIN = "main channel"
@@ -33,7 +33,7 @@ class Greeting(enum.Enum):
     ENDED = "ended before it said anything"
 
 
-def greet(channel: Channel, silent_is_extra: Callable[[], bool], limit: float) -> Greeting:
+def classify(channel: Channel, silent_is_extra: Callable[[], bool], limit: float) -> ChannelKind:
     """Waits for the first bytes of `channel`, which stay to be received.
 
     A channel that says nothing is EXTRA as soon as `silent_is_extra`; after `limit` seconds
@@ -47,24 +47,24 @@ def greet(channel: Channel, silent_is_extra: Callable[[], bool], limit: float) -
         if channel.wait(_TICK):
             count = channel.receive_into(piece[: _LENGTH - len(first)])
             if not count:
-                return Greeting.ENDED
+                return ChannelKind.ENDED
             first += piece[:count]
         elif not first and waited > _SILENCE and silent_is_extra():
-            return Greeting.EXTRA
+            return ChannelKind.EXTRA
         elif waited > limit:
             break
     channel.push_back(bytes(first))
     return _meaning(bytes(first), silent_is_extra)
 
 
-def _meaning(first: bytes, silent_is_extra: Callable[[], bool]) -> Greeting:
+def _meaning(first: bytes, silent_is_extra: Callable[[], bool]) -> ChannelKind:
     if first == MAGIC:
-        return Greeting.MAIN
+        return ChannelKind.MAIN
     if first == _MULTIFD_MAGIC:
-        return Greeting.EXTRA
+        return ChannelKind.EXTRA
     # a preempt channel begins with the address of a page, which is never as high as these two
     if first.startswith(_TLS_HANDSHAKE):
-        return Greeting.TLS
+        return ChannelKind.TLS
     if first.startswith(_COMMAND):
-        return Greeting.RECOVERY
-    return Greeting.EXTRA if silent_is_extra() else Greeting.UNKNOWN
+        return ChannelKind.RECOVERY
+    return ChannelKind.EXTRA if silent_is_extra() else ChannelKind.UNKNOWN

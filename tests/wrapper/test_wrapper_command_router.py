@@ -138,7 +138,7 @@ def test_a_mapped_ram_file_that_qemu_did_not_finish_is_left_alone(
         words += b'{"event": "MIGRATION", "data": {"status": "cancelled"}}\r\n'
     hiding.qemu.sendall(words)
     assert receive(hiding.client, len(words)) == words
-    hiding.moves.finish(0)
+    hiding.transfers.finish(0)
     assert file.read_bytes() == b"somebody's file"
 
 
@@ -155,7 +155,7 @@ def test_descriptor_sets_are_followed(hiding: Rig, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as stream:
         stream.connect(received["arguments"]["uri"].removeprefix("unix:"))
         stream.sendall(b"QEVM\0\0\0\3")
-    hiding.moves.finish(10)
+    hiding.transfers.finish(10)
     assert (tmp_path / "target").stat().st_size >= 3
 
     hiding.send_with(writing, given)

@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-from armferry.wrapper.commandline.command_line import subject_of
+from armferry.wrapper.commandline.command_line import read_command_line
 
 LIBVIRT = """
 -machine virt-10.0,usb=off,gic-version=3,dump-guest-core=off,pflash0=a,acpi=on
@@ -17,7 +17,7 @@ PROBE = """
 
 
 def test_a_line_of_libvirt() -> None:
-    subject = subject_of(shlex.split(LIBVIRT))
+    subject = read_command_line(shlex.split(LIBVIRT))
     assert subject.machine == "virt-10.0"
     assert subject.accelerators == ("kvm",)
     assert (subject.model, subject.cpu, subject.vcpus) == ("host", "host,pmu=off", 4)
@@ -35,7 +35,7 @@ def test_a_line_of_libvirt() -> None:
     ],
 )
 def test_accelerators(words: str, accelerators: tuple[str, ...]) -> None:
-    assert subject_of(words.split()).accelerators == accelerators
+    assert read_command_line(words.split()).accelerators == accelerators
 
 
 @pytest.mark.parametrize(
@@ -44,13 +44,15 @@ def test_accelerators(words: str, accelerators: tuple[str, ...]) -> None:
      ("-smp sockets=2,cores=3", 6), ("-smp x", 1)],
 )  # fmt: skip
 def test_vcpus(smp: str, count: int) -> None:
-    assert subject_of(["-M", "virt", *smp.split()]).vcpus == count
+    assert read_command_line(["-M", "virt", *smp.split()]).vcpus == count
 
 
 def test_the_last_machine_and_cpu_count() -> None:
-    subject = subject_of(["-M", "virt", "-cpu", "a", "-machine", "type=virt-9.0", "-cpu", "b"])
+    subject = read_command_line(
+        ["-M", "virt", "-cpu", "a", "-machine", "type=virt-9.0", "-cpu", "b"]
+    )
     assert (subject.machine, subject.model) == ("virt-9.0", "b")
-    assert subject_of(["-M", "virt"]).probe_words("tcg").count("-cpu") == 0
+    assert read_command_line(["-M", "virt"]).probe_words("tcg").count("-cpu") == 0
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,7 @@ def test_the_last_machine_and_cpu_count() -> None:
     ],
 )
 def test_the_guest_comes_by_the_last_main_channel(words: list[str], incoming: str | None) -> None:
-    assert subject_of(words).incoming == incoming
+    assert read_command_line(words).incoming == incoming
 
 
 @pytest.mark.parametrize(
@@ -80,4 +82,4 @@ def test_the_guest_comes_by_the_last_main_channel(words: list[str], incoming: st
     ],
 )
 def test_what_a_reset_does(words: str, ends: bool) -> None:
-    assert subject_of(words.split()).shuts_down_on_reboot is ends
+    assert read_command_line(words.split()).shuts_down_on_reboot is ends
