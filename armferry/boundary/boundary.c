@@ -584,8 +584,10 @@ static int is_sound(const struct table *found, uint64_t size)
         if (rule->what < HIDE || rule->what > WATCH || (size_here != 4 && size_here != 8) ||
             !memchr(rule->name, 0, sizeof rule->name))
             return 0;
-        if (before && (before->index > rule->index ||
-                       (before->index == rule->index && before->what >= rule->what)))
+        if (before && before->index == rule->index &&
+            (before->what > rule->what || (before->what == rule->what && rule->what != WATCH)))
+            return 0;
+        if (before && before->index > rule->index)
             return 0;
     }
     return 1;
