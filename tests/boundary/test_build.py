@@ -67,7 +67,7 @@ def test_clang_finds_nothing_to_say(tmp_path: Path) -> None:
 
 
 def test_missing_compiler_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BuildFault, match="^no-such-cc: No such file or directory$"):
+    with pytest.raises(BuildFault, match="no-such-cc: No such file"):
         compile_library(tmp_path / "x.so", "no-such-cc")
 
 
