@@ -41,6 +41,13 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     verbs = parser.add_subparsers(metavar="VERB", required=True, parser_class=type(parser))
 
     lister = verbs.add_parser("list", help="the entries: kernels by CPU, QEMUs by machine and CPU")
+    lister.add_argument(
+        "filter",
+        nargs="?",
+        default="",
+        metavar="TEXT",
+        help="only entries with a part that begins so: 6.12, neoverse-n1, qemu-10.0",
+    )
     add_json(lister)
     lister.set_defaults(func=run_list)
 
@@ -90,7 +97,16 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def run_list(arguments: argparse.Namespace) -> int:
     """Prints the names."""
-    entries = read_atlas().entries
+    wanted = arguments.filter.removeprefix("atlas:").split("/")
+    entries = [
+        entry
+        for entry in read_atlas().entries
+        if all(
+            any(p.startswith(w) for p in (*entry.name.split("/"), entry.release)) for w in wanted
+        )
+    ]
+    if not entries:
+        raise ArmferryError(f"the atlas has no entry with a part that begins {arguments.filter!r}")
     if arguments.json:
         print(json.dumps({"schema": SCHEMA_VERSION, "entries": [_about(e) for e in entries]}))
         return 0
@@ -132,7 +148,9 @@ def run_show(arguments: argparse.Namespace) -> int:
 
 def run_diff(arguments: argparse.Namespace) -> int:
     """Prints what differs, as `armferry diff` does."""
-    arguments.a, arguments.b = f"atlas:{arguments.a}", f"atlas:{arguments.b}"
+    arguments.a, arguments.b = (
+        f"atlas:{end.removeprefix('atlas:')}" for end in (arguments.a, arguments.b)
+    )
     return diff.run(arguments)
 
 
@@ -140,27 +158,38 @@ def run_why(arguments: argparse.Namespace) -> int:
     """Prints the history of a register."""
     index = parse_register(arguments.register)
     spans = history(index, read_atlas().kernels)
+    emulated = history(index, read_atlas().emulated)
     condition = condition_of(index)
     if arguments.json:
-        print(json.dumps(_why(index, spans, condition), indent=1))
+        print(json.dumps(_why(index, spans, emulated, condition), indent=1))
         return 0
     register = describe(index, Accelerator.KVM)
     render.line(f"{register.name} ({index:#018x}), {register.kind}", "head")
-    for cpus, lines in _grouped(index, spans):
-        render.line(f"on {', '.join(cpus)}:")
-        for line in lines:
-            render.line(f"  {line}")
+    _show_history("under KVM: Linux on", "no kernel of the atlas lists it", index, spans)
     if condition is not None:
         render.line(f"condition: {_condition(condition)}")
         render.line(f"  {condition.source}", "faint")
-    if all(span.value is None for span in spans):
-        render.line("no kernel of the atlas lists it")
-        return 0
+    _show_history("under TCG: QEMU with", "no QEMU of the atlas lists it", index, emulated)
     change = next((span for span in spans if span.before), None)
     if change is not None:  # what else changed there
         ends = (f"{release}/{change.cpu}" for release in (change.before, change.first))
         render.next_step(f"armferry atlas diff {' '.join(ends)}")
     return 0
+
+
+def _show_history(where: str, nowhere: str, index: int, spans: Sequence[Span]) -> None:
+    """The releases that list a register, CPU models that agree together."""
+    if all(span.value is None for span in spans):
+        render.line(nowhere)
+        return
+    listing = {span.cpu for span in spans if span.value is not None}
+    for cpus, lines in _grouped(index, [span for span in spans if span.cpu in listing]):
+        render.line(f"{where} {', '.join(cpus)}:")
+        for line in lines:
+            render.line(f"  {line}")
+    others = list(dict.fromkeys(span.cpu for span in spans if span.cpu not in listing))
+    if others:
+        render.line(f"{where} {', '.join(others)}: never")
 
 
 def run_record(arguments: argparse.Namespace) -> int:
@@ -239,21 +268,25 @@ def _condition(condition: Condition) -> str:
     )
 
 
-def _why(index: int, spans: Sequence[Span], condition: Condition | None) -> dict[str, Any]:
+def _span_document(span: Span) -> dict[str, Any]:
+    return {
+        "cpu": span.cpu,
+        "first": span.first,
+        "last": span.last,
+        "before": span.before,
+        "value": None if span.value is None else f"{span.value:#x}",
+    }
+
+
+def _why(
+    index: int, spans: Sequence[Span], emulated: Sequence[Span], condition: Condition | None
+) -> dict[str, Any]:
     return {
         "schema": SCHEMA_VERSION,
         "index": f"{index:#018x}",
         "name": name(index, Accelerator.KVM),
-        "spans": [
-            {
-                "cpu": span.cpu,
-                "first": span.first,
-                "last": span.last,
-                "before": span.before,
-                "value": None if span.value is None else f"{span.value:#x}",
-            }
-            for span in spans
-        ],
+        "spans": [_span_document(span) for span in spans],
+        "tcg_spans": [_span_document(span) for span in emulated],
         "condition": None
         if condition is None
         else {

@@ -28,6 +28,8 @@ FORMAT = "armferry-atlas"
 VERSION = 1
 _FILE = "atlas.json.xz"
 _QEMU = "qemu-"
+PREFIX = "atlas:"
+"""What stands before an entry's name where it is one end of a move."""
 _KVM = "kvm"
 
 
@@ -75,7 +77,7 @@ class Entry:
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """As if it had just been recorded, but for where it came from: `how` is `atlas`."""
-        found = parse(json.dumps(self.document).encode(), f"atlas:{self.name}")
+        found = parse(json.dumps(self.document).encode(), f"{PREFIX}{self.name}")
         about = replace(found.provenance, how="atlas")
         if self.under_kvm:
             about = replace(about, cpu=f"host ({self.cpu})")
@@ -92,9 +94,22 @@ class Atlas:
     def kernels(self) -> tuple[Entry, ...]:
         return tuple(entry for entry in self.entries if not entry.is_qemu)
 
+    @property
+    def emulated(self) -> tuple[Entry, ...]:
+        """What each QEMU gives a VM under TCG, one entry for each release and CPU model.
+
+        Which registers there are does not hang on the machine type; of several the newest is taken.
+        """
+        found = {
+            (entry.release, entry.cpu): entry
+            for entry in sorted(self.entries, key=lambda entry: release_key(entry.machine))
+            if not entry.under_kvm
+        }
+        return tuple(sorted(found.values(), key=lambda entry: release_key(entry.release)))
+
     def find(self, text: str) -> Entry:
         """The entry that `text` names. Raises UnknownEntry, which says what there is instead."""
-        first, *rest = text.split("/")
+        first, *rest = text.removeprefix(PREFIX).split("/")
         if len(rest) == 2 and rest[1].startswith(_QEMU):
             kernel, qemu = self.find(f"{first}/{rest[0]}"), self.find(f"{rest[1]}/{_KVM}/{rest[0]}")
             return _with_sections(kernel, qemu)
@@ -108,16 +123,20 @@ class Atlas:
         if newest_match(first.removeprefix(_QEMU), known) is None:
             releases = ", ".join(sorted(known, key=release_key))
             what = "QEMUs" if wanted_qemu else "kernels"
-            raise UnknownEntry(f"atlas:{text}: the atlas has no {first}; its {what}: {releases}")
+            raise UnknownEntry(f"{_named(text)}: the atlas has no {first}; its {what}: {releases}")
         others = [
             "/".join(entry.name.split("/")[1:])
             for entry in same
             if newest_match(first.removeprefix(_QEMU), [entry.release])
         ]
         raise UnknownEntry(
-            f"atlas:{text}: of {first} the atlas has {', '.join(dict.fromkeys(others))}: write"
+            f"{_named(text)}: of {first} the atlas has {', '.join(dict.fromkeys(others))}: write"
             f" atlas:{first}/{others[0]}"
         )
+
+
+def _named(text: str) -> str:
+    return PREFIX + text.removeprefix(PREFIX)
 
 
 def _with_sections(kernel: Entry, qemu: Entry) -> Entry:
