@@ -6,7 +6,7 @@ root's own dynamic loader, with the root's libraries, firmware and modules; it r
 with QEMU, so its process id is QEMU's. Layout of the cache folder `qemu`:
 
     10.0.13/                        the root, named by the version found in it
-    10.0.13.bin/qemu-system-aarch64 the launcher
+    10.0.13.bin/qemu-system-aarch64 the launcher, and one for qemu-img beside it
     trixie.json                     what the suite gave: version, package, root
 
 Only the suite is trusted to name a release; the version is asked of the binary. mmdebstrap's
@@ -34,8 +34,9 @@ from armferry.lab.releases import RELEASES, Release, release_named
 
 __all__ = ["InstalledQemu", "QemuInstallError", "install", "installed", "make_root", "resolve"]
 
-_PACKAGES = "qemu-system-arm,qemu-system-common,qemu-system-data"
+_PACKAGES = "qemu-system-arm,qemu-system-common,qemu-system-data,qemu-utils"
 _BINARY = "usr/bin/qemu-system-aarch64"
+_IMAGE_TOOL = "usr/bin/qemu-img"
 _INSTALL_LIMIT = 900.0
 _LOG_LINES = 12
 
@@ -55,7 +56,8 @@ class InstalledQemu:
     """A QEMU that is there and answered with its version.
 
     `version` and `package` are what the binary says of itself (`10.0.13`,
-    `1:10.0.13+ds-0+deb13u1`); `launcher` is the program to run, with QEMU's own arguments.
+    `1:10.0.13+ds-0+deb13u1`); `launcher` is the program to run, with QEMU's own arguments, and
+    `image_tool` its qemu-img.
     """
 
     release: Release
@@ -63,6 +65,7 @@ class InstalledQemu:
     package: str
     root: Path
     launcher: Path
+    image_tool: Path
 
 
 def resolve(name: str) -> Release:
@@ -85,18 +88,19 @@ def installed(release: Release) -> InstalledQemu | None:
     record = _read_record(release)
     if record is None:
         root = _folder() / release.version
-        if not (root / _BINARY).exists() or not _made_from(root, release):
+        if not _whole(root) or not _made_from(root, release):
             return None
         record = _write_record(release, root)
     root = _folder() / record["root"]
-    if not (root / _BINARY).exists():
+    if not _whole(root):
         return None
     return InstalledQemu(
         release=release,
         version=record["version"],
         package=record["package"],
         root=root,
-        launcher=_launcher(root),
+        launcher=_launcher(root, _BINARY, "-L", str(root / "usr/share/qemu")),
+        image_tool=_launcher(root, _IMAGE_TOOL),
     )
 
 
@@ -196,7 +200,7 @@ def _ask_version(root: Path) -> tuple[str, str]:
     """Upstream version and Debian package version, as the binary in `root` prints them."""
     with tempfile.TemporaryDirectory() as temporary:
         probe = Path(temporary) / "qemu-system-aarch64"
-        _write_program(probe, _script(root))
+        _write_program(probe, _script(root, _BINARY))
         done = subprocess.run(
             [str(probe), "--version"], capture_output=True, text=True, timeout=60, check=False
         )
@@ -209,17 +213,25 @@ def _ask_version(root: Path) -> tuple[str, str]:
     return match[1], match[2] or ""
 
 
-def _launcher(root: Path) -> Path:
-    """The launcher of `root`, written or brought up to date when need be."""
-    launcher = root.with_name(f"{root.name}.bin") / "qemu-system-aarch64"
-    script = _script(root)
+def _whole(root: Path) -> bool:
+    """Whether `root` has all that is used of it: the rig once knew no qemu-img."""
+    return all((root / program).exists() for program in (_BINARY, _IMAGE_TOOL))
+
+
+def _launcher(root: Path, program: str, *words: str) -> Path:
+    """The launcher of `program` in `root`, written or brought up to date when need be.
+
+    `words` come before the caller's own.
+    """
+    launcher = root.with_name(f"{root.name}.bin") / Path(program).name
+    script = _script(root, program, *words)
     if not launcher.exists() or launcher.read_text(encoding="utf-8") != script:
         launcher.parent.mkdir(exist_ok=True)
         _write_program(launcher, script)
     return launcher
 
 
-def _script(root: Path) -> str:
+def _script(root: Path, program: str, *words: str) -> str:
     machine = platform.machine()
     if machine not in _LOADERS:
         raise QemuInstallError(
@@ -232,20 +244,19 @@ def _script(root: Path) -> str:
     loaders = [folder / loader for folder in libraries if (folder / loader).exists()]
     if not loaders:
         raise QemuInstallError(f"no {loader} in {root}; remove that folder and install again")
-    words = [
+    command = [
         str(loaders[0]),
         "--library-path",
         ":".join(map(str, libraries)),
-        str(root / _BINARY),
-        "-L",
-        str(root / "usr/share/qemu"),
+        str(root / program),
+        *words,
     ]
     modules = shlex.quote(str(root / "usr/lib" / triplet / "qemu"))
     return (
         "#!/bin/sh\n"
-        "# Runs the QEMU of this root with its own loader, libraries, modules and firmware.\n"
+        "# Runs a program of this root with its own loader, libraries, modules and firmware.\n"
         f"export QEMU_MODULE_DIR={modules}\n"
-        f'exec {shlex.join(words)} "$@"\n'
+        f'exec {shlex.join(command)} "$@"\n'
     )
 
 

@@ -68,6 +68,10 @@ def test_launcher_becomes_qemu(suite: str, machine: str, qemu_release: Named) ->
         [qemu.launcher, "--version"], capture_output=True, text=True, check=True, timeout=30
     ).stdout
     assert said.startswith(f"QEMU emulator version {qemu.version} (Debian {qemu.package})\n")
+    said = subprocess.run(
+        [qemu.image_tool, "--version"], capture_output=True, text=True, check=True, timeout=30
+    ).stdout
+    assert said.startswith(f"qemu-img version {qemu.version} (Debian {qemu.package})\n")
     with QemuProcess(qemu, MachineSpec(machine=machine), paused=True) as running:
         words = Path(f"/proc/{running.pid}/cmdline").read_text().split("\0")
         assert str(qemu.root / "usr/bin/qemu-system-aarch64") in words
