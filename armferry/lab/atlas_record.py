@@ -58,7 +58,7 @@ class KvmEntry:
     def boot(self) -> LabHost:
         """A host with that kernel on that CPU model. Raises `LabHostFault`."""
         spec, program = _host(self.kernel, self.cpu, release_named(_USERLAND))
-        return LabHost(spec, program, boot_limit=_TIME_LIMIT)
+        return LabHost(spec, program)
 
     def record(self) -> dict[str, Any]:
         """The fingerprint document and how it was made, from one boot of the lab."""
@@ -129,7 +129,7 @@ class LayoutEntry:
         qemu = NestedQemu(_LAYOUT_MACHINE)
         recording = recorded(spec, qemu)
         if recording is None:
-            with LabHost(spec, program, boot_limit=_TIME_LIMIT) as host:
+            with LabHost(spec, program) as host:
                 recording = record_host(host, qemu)
         found = recording.destination().fingerprint
         about = replace(found.provenance, machine="")

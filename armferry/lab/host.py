@@ -126,7 +126,7 @@ class LabHost:
         qemu: Path | None = None,
         *,
         wires: Mapping[str, socket.socket] | None = None,
-        boot_limit: float = 60.0,
+        boot_limit: float = 240.0,
         cold: bool = False,
     ) -> None:
         self.spec = spec
