@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from armferry.decide.model import Risk
-from armferry.facts import QemuRules, qemu_rules
+from armferry.facts import QemuRules, is_reset_content, qemu_rules
 from armferry.policy import AcceptedRisk
 from armferry.stream.description import DeviceLayout, StructLayout
 
@@ -37,9 +37,6 @@ _CPU = "cpu"
 _PER_VCPU = (_CPU, "cpu_common")
 _LIST = ("cpreg_vmstate_indexes", "cpreg_vmstate_values")
 _OLDEST = "5.2"
-_RESET_CONTENT: dict[str, bytes] = {"cpu/wfxt-timer": b"\xff"}
-"""The byte that fills a subsection after reset (measured on 10.0.2 to 11.1.3): a timer that is not
-armed is -1. Any other is all zeros."""
 
 
 class Effect(enum.StrEnum):
@@ -255,7 +252,7 @@ class _Comparison:
         if self._layouts.fresh:
             why = f"{unknown}; left out: the guest never ran, so nothing is lost"
             return self._finding(device, name, Effect.MENDED, Risk.LOSSLESS, why)
-        if content is not None and not content.strip(_RESET_CONTENT.get(name, b"\0")):
+        if content is not None and is_reset_content(name, content):
             why = f"{unknown}; left out: it is as after reset, so nothing is lost"
             return self._finding(device, name, Effect.MENDED, Risk.LOSSLESS, why)
         holds = (

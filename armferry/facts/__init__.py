@@ -8,7 +8,14 @@ from armferry.facts.measured import (
     measured_to,
     unmeasured,
 )
-from armferry.facts.qemu import Abort, MissingRule, QemuRules, qemu_rules, tcg_ignores_writes
+from armferry.facts.qemu import (
+    Abort,
+    MissingRule,
+    QemuRules,
+    is_reset_content,
+    qemu_rules,
+    tcg_ignores_writes,
+)
 from armferry.facts.release import (
     UnknownQemuVersion,
     newest_match,
@@ -24,6 +31,7 @@ __all__ = [
     "QemuRules",
     "UnknownQemuVersion",
     "Unmeasured",
+    "is_reset_content",
     "measured_from",
     "measured_to",
     "newest_match",

@@ -13,7 +13,15 @@ from armferry.facts.release import qemu_release
 from armferry.facts.tables import Basis, basis, table
 from armferry.registers import Accelerator, describe
 
-__all__ = ["Abort", "MissingRule", "QemuRules", "qemu_bases", "qemu_rules", "tcg_ignores_writes"]
+__all__ = [
+    "Abort",
+    "MissingRule",
+    "QemuRules",
+    "is_reset_content",
+    "qemu_bases",
+    "qemu_rules",
+    "tcg_ignores_writes",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +128,15 @@ def qemu_rules(version: str) -> QemuRules:
         put_failure=failures[-1] if failures else "",
         basis=basis(load),
     )
+
+
+def is_reset_content(subsection: str, content: bytes) -> bool:
+    """Whether a subsection of cpu holds what it does in a guest that never ran.
+
+    False too where no such guest sends it, so that what it holds after reset is not known.
+    """
+    reset = _subsections()["known"].get(subsection, {}).get("reset")
+    return reset is not None and content == bytes([reset]) * len(content)
 
 
 def tcg_ignores_writes(index: int) -> bool:

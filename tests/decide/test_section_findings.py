@@ -126,6 +126,12 @@ def test_subsection_that_the_release_knows_is_carried() -> None:
     assert [finding.subject for finding in unknown] == ["cpu/fpmr"]
 
 
+def test_zeros_are_no_proof_where_a_fresh_guest_sends_nothing() -> None:
+    event = device("cpu", part("cpu/event"))
+    (found,) = findings(event, CPU, content={"cpu/event": bytes(1)})
+    assert (found.effect, found.risk) == (Effect.REFUSED, Risk.LOSSY)
+
+
 def test_part_of_a_subsection_cannot_be_left_out() -> None:
     guest = device("cpu", part("cpu/vfp", part("cpu/vfp/fpcr_fpsr")))
     assert told(findings(guest, CPU, qemu="7.2.22")) == [

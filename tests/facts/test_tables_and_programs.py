@@ -2,13 +2,16 @@
 
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from armferry.facts import qemu_rules, unversioned_machines
+from armferry.facts import is_reset_content, qemu_rules, unversioned_machines
 from armferry.facts.machines import newest_virt, oldest_virt
 from armferry.facts.release import release_key
 from armferry.facts.tables import table
+from armferry.hosts.fingerprints.subject import read_state
+from armferry.hosts.qmp.process import Machine, MachineSpec
 from armferry.lab.qemu_install import install, resolve
 from armferry.lab.releases import RELEASES
 from armferry.registers import parse_register
@@ -47,6 +50,39 @@ def test_subsections_are_those_of_the_programs(version: str) -> None:
     structs = set(table("subsections")["subsections"]["structs"])
     assert structs < found
     assert qemu_rules(version).subsections == found - structs
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_guest_that_never_ran_sends_reset_content(version: str, tmp_path: Path) -> None:
+    sent = set()
+    for cpu in ("cortex-a15", "cortex-a57", "max"):
+        spec = MachineSpec(machine=newest_virt()[version], cpu=cpu)
+        with Machine(install(resolve(version)).launcher, spec, paused=True) as machine:
+            machine.save(tmp_path / cpu)
+            machine.quit()
+        for part in read_state(tmp_path / cpu).cpus[0].subsections:
+            sent.add(part.name)
+            assert is_reset_content(part.name, part.payload) is (part.name != "cpu/vfp")
+    assert sent >= {"cpu/vfp", "cpu/irq-line-state", "cpu/sve", "cpu/thumb2ee"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reset"),
+    [
+        ("cpu/wfxt-timer", b"\xff" * 8, True),
+        ("cpu/wfxt-timer", bytes(8), False),  # an armed timer
+        ("cpu/fpmr", bytes(8), True),
+        ("cpu/fpmr", b"\xff" * 8, False),
+        ("cpu/fpmr", b"\0\0\0\0\xff\xff\xff\xff", False),
+        ("cpu/serror", bytes(16), False),  # sent only while an error is pending
+        ("cpu/nonsense", bytes(8), False),
+    ],
+)
+def test_content_after_reset_is_known_subsection_by_subsection(
+    name: str, content: bytes, reset: bool
+) -> None:
+    assert is_reset_content(name, content) is reset
 
 
 def test_registers_of_tcg_have_their_names() -> None:
