@@ -11,7 +11,7 @@ from armferry.facts.machines import newest_virt, oldest_virt
 from armferry.facts.release import release_key
 from armferry.facts.tables import table
 from armferry.hosts.fingerprints.subject import read_state
-from armferry.hosts.qmp.process import Machine, MachineSpec
+from armferry.hosts.qmp.process import MachineSpec, QemuProcess
 from armferry.lab.qemu_install import install, resolve
 from armferry.lab.releases import RELEASES
 from armferry.registers import parse_register
@@ -58,7 +58,7 @@ def test_a_guest_that_never_ran_sends_reset_content(version: str, tmp_path: Path
     sent = set()
     for cpu in ("cortex-a15", "cortex-a57", "max"):
         spec = MachineSpec(machine=newest_virt()[version], cpu=cpu)
-        with Machine(install(resolve(version)).launcher, spec, paused=True) as machine:
+        with QemuProcess(install(resolve(version)).launcher, spec, paused=True) as machine:
             machine.save(tmp_path / cpu)
             machine.quit()
         for part in read_state(tmp_path / cpu).cpus[0].subsections:
