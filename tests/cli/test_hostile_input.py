@@ -251,7 +251,21 @@ def _documents(good: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield changed(cpus=[{}]), "malformed fingerprint: 'registers' is missing"
     yield changed(cpus=7), "malformed fingerprint: 'int' object is not iterable"
     yield changed(at_reset="no"), "malformed fingerprint: at_reset is 'no', not true or false"
-    yield changed(provenance={"how": "x", "colour": "red"}), "unknown keys colour"
+    yield changed(provenance={"how": "x", "scope": "red"}), "'red' is not a valid Scope"
+    yield changed(provenance={}), "malformed fingerprint: 'how' is missing"
+    yield changed(memory=[{"name": "ram"}]), "malformed fingerprint: 'bytes' is missing"
+    yield (
+        changed(memory=[{"name": "ram", "bytes": -1}]),
+        "malformed fingerprint: memory block 'ram' of -1 bytes",
+    )
+    yield (
+        changed(memory=[{"name": "ram", "bytes": 4096}] * 5000),
+        "malformed fingerprint: 5000 memory blocks",
+    )
+    yield (
+        changed(configuration={"machine": "virt", "page_bytes": 0, "capabilities": []}),
+        "malformed fingerprint: pages of 0 bytes",
+    )
     yield changed(provenance={"how": "x", "accelerator": "abacus"}), "'abacus' is not a valid Acc"
     yield register(first, hex(1 << 64)), f"malformed fingerprint: register {int(first, 16):#x} = "
     yield register(first, "-0x1"), "is out of range"

@@ -14,6 +14,7 @@ from armferry.hosts.fingerprints.fingerprint import (
     Fingerprint,
     FingerprintError,
     Provenance,
+    Scope,
     dump,
     parse,
 )
@@ -23,6 +24,7 @@ from armferry.hosts.qmp.process import MachineSpec, QemuProcessError
 from armferry.lab.qemu_install import InstalledQemu
 from armferry.registers import Accelerator
 from armferry.stream.description import DeviceLayout, FieldLayout, StructLayout
+from armferry.stream.events import Configuration, RamBlock
 
 WORDS = st.integers(0, 2**64 - 1)
 LISTS = st.dictionaries(WORDS, WORDS, min_size=1, max_size=5).map(lambda d: dict(sorted(d.items())))
@@ -51,6 +53,15 @@ STRUCTS = st.recursive(
 DEVICES = st.tuples(TEXTS, st.integers(0, 9), STRUCTS).map(
     lambda parts: DeviceLayout(parts[0], parts[1], parts[2].version, parts[2])
 )
+BLOCKS = st.builds(RamBlock, TEXTS, st.integers(1, 2**64 - 1), st.none() | st.integers(1, 2**40))
+CONFIGURATIONS = st.builds(
+    Configuration,
+    st.just(0),
+    TEXTS,
+    st.integers(1, 2**40),
+    st.lists(TEXTS, max_size=2).map(tuple),
+    st.just(()),
+)
 FINGERPRINTS = st.builds(
     Fingerprint,
     st.builds(
@@ -59,12 +70,16 @@ FINGERPRINTS = st.builds(
         *[TEXTS] * 2,
         st.sampled_from([None, *Accelerator]),
         *[TEXTS] * 4,
+        scope=st.sampled_from(Scope),
+        more=st.dictionaries(st.text(min_size=9, max_size=12), TEXTS, max_size=2),
     ),
     st.lists(LISTS, min_size=1, max_size=3).map(tuple),
     st.booleans(),
     devices=st.lists(DEVICES, max_size=3).map(tuple),
     writable=st.none() | LISTS,
     capabilities=st.dictionaries(TEXTS, st.integers(0, 99), max_size=3),
+    memory=st.none() | st.lists(BLOCKS, max_size=3).map(tuple),
+    configuration=st.none() | CONFIGURATIONS,
 )
 
 

@@ -5,6 +5,7 @@ Refuses to know how they were obtained (`probe`, `recorded`, `kvm`). The documen
 its schema is in docs/json.md.
 """
 
+import enum
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,16 +17,19 @@ from armferry.registers import Accelerator, accelerator_of
 if TYPE_CHECKING:
     from armferry.decide import Destination
     from armferry.stream.description import DeviceLayout, FieldLayout, StructLayout
+    from armferry.stream.events import Configuration, RamBlock
 
 __all__ = [
     "MAX_DOCUMENT",
     "Fingerprint",
     "FingerprintError",
     "Provenance",
+    "Scope",
     "dump",
     "parse",
 ]
 
+_TEXTS = ("how", "machine", "cpu", "qemu", "package", "kernel", "hardware")
 FORMAT = "armferry-fingerprint"
 VERSION = 1
 MAX_DOCUMENT = 16 << 20
@@ -36,13 +40,25 @@ class FingerprintError(ArmferryError):
     """A document that is no fingerprint, or one that this armferry cannot read."""
 
 
+class Scope(enum.StrEnum):
+    """Of what a fingerprint was made."""
+
+    KIND = "kind"
+    """A machine type and a CPU alone: memory size, vCPUs and devices are those of the probe."""
+    GUEST = "guest"
+    """One guest: memory size, vCPUs and devices are its own."""
+
+
+_SCOPE_UNSAID = {"stream": Scope.GUEST}  # in documents older than the key
+
+
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a fingerprint came from; an empty text means that nobody knows.
+    """Where a fingerprint came from; an empty text means that it is not known.
 
     `how` is `probe`, `stream`, `kvm` or `atlas`. `qemu` is the version of the QEMU (`10.0.13`),
     `package` that of its package, `kernel` the release of the host's kernel, `hardware` the
-    machine and, for KVM, its CPU.
+    machine and, for KVM, its CPU. `more` are keys that a newer armferry wrote: kept, not read.
     """
 
     how: str
@@ -53,6 +69,8 @@ class Provenance:
     package: str = ""
     kernel: str = ""
     hardware: str = ""
+    scope: Scope = Scope.KIND
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +80,10 @@ class Fingerprint:
     `cpus` has one register list (index -> value) for each vCPU. `at_reset` says that the values
     are those after reset: a list taken from a guest that ran has others. `devices` is empty when
     nothing is known of the devices. `writable` maps an identification register to the bits that
-    the host's kernel lets be set; None when nobody asked the kernel. `features` is the host's
-    env.features word, None unless its QEMU believes the word that comes.
+    the host's kernel lets be set; None when the kernel was not asked. `features` is the host's
+    env.features word, None unless its QEMU takes the word from the stream. `memory` are the blocks
+    of guest memory as a stream lists them and `configuration` what such a stream begins with; None
+    where they were not recorded.
     """
 
     provenance: Provenance
@@ -73,6 +93,8 @@ class Fingerprint:
     writable: Mapping[int, int] | None = None
     capabilities: Mapping[str, int] = field(default_factory=dict)
     features: int | None = None
+    memory: "tuple[RamBlock, ...] | None" = None
+    configuration: "Configuration | None" = None
 
     @property
     def accelerator(self) -> Accelerator:
@@ -103,6 +125,7 @@ def dump(fingerprint: Fingerprint) -> str:
         "format": FORMAT,
         "version": VERSION,
         "provenance": {
+            **about.more,
             "how": about.how,
             "machine": about.machine,
             "cpu": about.cpu,
@@ -111,12 +134,17 @@ def dump(fingerprint: Fingerprint) -> str:
             "package": about.package,
             "kernel": about.kernel,
             "hardware": about.hardware,
+            "scope": about.scope.value,
         },
         "at_reset": fingerprint.at_reset,
         "cpus": [{"registers": _numbers(registers)} for registers in fingerprint.cpus],
         "writable": None if fingerprint.writable is None else _numbers(fingerprint.writable),
         "capabilities": dict(fingerprint.capabilities),
         "features": None if fingerprint.features is None else f"{fingerprint.features:#x}",
+        "configuration": _configuration_json(fingerprint.configuration),
+        "memory": None
+        if fingerprint.memory is None
+        else [_block_json(block) for block in fingerprint.memory],
         "devices": [_device_json(device) for device in fingerprint.devices],
     }
     return json.dumps(document, indent=1) + "\n"
@@ -153,11 +181,9 @@ def parse(data: bytes, where: str) -> Fingerprint:
 
 
 def _read(document: Mapping[str, Any]) -> Fingerprint:
-    about = dict(document["provenance"])
-    accelerator = about.pop("accelerator", "")
-    unknown = sorted(set(about) - set(Provenance.__dataclass_fields__))
-    if unknown:
-        raise ValueError(f"provenance has unknown keys {', '.join(unknown)}")
+    about = document["provenance"]
+    known = set(_TEXTS) | {"accelerator", "scope"}
+    accelerator = about.get("accelerator", "")
     cpus = tuple(_registers(cpu["registers"]) for cpu in document["cpus"])
     if not all(cpus) or not cpus:
         raise ValueError("a vCPU without registers" if cpus else "no vCPU")
@@ -167,7 +193,9 @@ def _read(document: Mapping[str, Any]) -> Fingerprint:
     return Fingerprint(
         Provenance(
             accelerator=Accelerator(accelerator) if accelerator else None,
-            **{key: str(value) for key, value in about.items()},
+            scope=Scope(about.get("scope") or _SCOPE_UNSAID.get(about["how"], Scope.KIND)),
+            more={key: value for key, value in about.items() if key not in known},
+            **{key: str(about[key]) for key in _TEXTS if key in about},
         ),
         cpus,
         document["at_reset"],
@@ -175,6 +203,60 @@ def _read(document: Mapping[str, Any]) -> Fingerprint:
         None if writable is None else _registers(writable),
         {str(key): int(value) for key, value in document.get("capabilities", {}).items()},
         _word(document.get("features")),
+        _memory(document.get("memory")),
+        _configuration(document.get("configuration")),
+    )
+
+
+def _block_json(block: "RamBlock") -> dict[str, Any]:
+    size = {} if block.page_size is None else {"page_bytes": block.page_size}
+    return {"name": block.name, "bytes": block.length, **size}
+
+
+def _memory(rows: Sequence[Mapping[str, Any]] | None) -> "tuple[RamBlock, ...] | None":
+    if rows is None:
+        return None
+    from armferry.stream.events import RamBlock
+    from armferry.stream.wire import MAX_RAM_BLOCKS
+
+    if len(rows) > MAX_RAM_BLOCKS:
+        raise ValueError(f"{len(rows)} memory blocks")
+    blocks = tuple(
+        RamBlock(str(row["name"]), int(row["bytes"]), _size(row.get("page_bytes"))) for row in rows
+    )
+    for block in blocks:
+        if not 0 < block.length < 1 << 64:
+            raise ValueError(f"memory block {block.name!r} of {block.length} bytes")
+    return blocks
+
+
+def _size(number: int | None) -> int | None:
+    if number is not None and not 0 < int(number) < 1 << 64:
+        raise ValueError(f"pages of {number} bytes")
+    return None if number is None else int(number)
+
+
+def _configuration_json(configuration: "Configuration | None") -> dict[str, Any] | None:
+    if configuration is None:
+        return None
+    return {
+        "machine": configuration.machine,
+        "page_bytes": configuration.page_size,
+        "capabilities": list(configuration.capabilities),
+    }
+
+
+def _configuration(document: Mapping[str, Any] | None) -> "Configuration | None":
+    if document is None:
+        return None
+    from armferry.stream.events import Configuration
+
+    return Configuration(
+        0,
+        str(document["machine"]),
+        _size(document["page_bytes"]) or 0,
+        tuple(str(one) for one in document["capabilities"]),
+        (),
     )
 
 
