@@ -8,7 +8,7 @@ import json
 import sys
 import time
 
-from armferry.cli import lab_kernel, lab_matrix
+from armferry.cli import lab_guest, lab_kernel, lab_matrix
 from armferry.cli.options import add_json
 from armferry.lab import libvirt_install
 from armferry.lab.qemu_install import InstalledQemu, install, installed, resolve
@@ -38,6 +38,7 @@ def add_parsers(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
     lister.set_defaults(func=_list)
 
     lab_kernel.add_parsers(rooms)
+    lab_guest.add_parser(rooms)
     lab_matrix.add_parsers(rooms)
     libvirt = rooms.add_parser("libvirt", help="Debian's libvirts with their QEMUs, side by side")
     libvirt_commands = libvirt.add_subparsers(dest="lab_command", metavar="COMMAND", required=True)

@@ -10,7 +10,8 @@ import pytest
 
 from armferry.hosts.qmp.process import MachineSpec, QemuProcess, QemuProcessError
 from armferry.lab import qemu_install
-from armferry.lab.guest import GuestBuildError, GuestLog, build
+from armferry.lab.cross import CrossBuildError
+from armferry.lab.guest import GuestLog, build
 from armferry.lab.qemu_install import InstalledQemu, QemuInstallError, install, installed
 from armferry.lab.releases import RELEASES, release_named
 
@@ -258,7 +259,7 @@ def test_failed_install_shows_the_log_and_leaves_nothing(
 def test_missing_binutils_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARMFERRY_CACHE", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(GuestBuildError) as caught:
+    with pytest.raises(CrossBuildError) as caught:
         build()
     assert str(caught.value) == (
         "building the test guest: aarch64-linux-gnu-as is missing; "

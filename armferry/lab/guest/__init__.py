@@ -4,7 +4,7 @@ The guest is assembly (`guest.s`, `guest.ld`), built by `build()`; what it print
 there and read by `GuestLog`.
 """
 
-from armferry.lab.guest.build import GuestBuildError, build
+from armferry.lab.guest.build import build
 from armferry.lab.guest.log import GuestLog, Loss, Tick
 
-__all__ = ["GuestBuildError", "GuestLog", "Loss", "Tick", "build"]
+__all__ = ["GuestLog", "Loss", "Tick", "build"]

@@ -2,29 +2,22 @@
 
 import hashlib
 import os
-import shutil
-import subprocess
 import tempfile
 from importlib.resources import as_file, files
 from pathlib import Path
 
 from armferry.cache import cache_folder
-from armferry.errors import EnvironmentFault
+from armferry.lab.cross import cross_tool
 
-__all__ = ["GuestBuildError", "build"]
+__all__ = ["build"]
 
-_PREFIX = "aarch64-linux-gnu-"
-_LIMIT = 60.0
-
-
-class GuestBuildError(EnvironmentFault):
-    """The guest cannot be built on this machine."""
+_WHAT = "the test guest"
 
 
 def build() -> Path:
     """The guest as an ELF file in the cache, built first when its sources are new.
 
-    Raises GuestBuildError when binutils for aarch64 are missing or fail.
+    Raises CrossBuildError when binutils for aarch64 are missing or fail.
     """
     sources = files("armferry.lab.guest")
     assembly, script = sources / "guest.s", sources / "guest.ld"
@@ -38,23 +31,7 @@ def build() -> Path:
         as_file(script) as script_path,
     ):
         made, linked = Path(folder) / "guest.o", Path(folder) / "guest.elf"
-        _tool("as", "-o", str(made), str(assembly_path))
-        _tool("ld", "-T", str(script_path), "-o", str(linked), str(made))
+        cross_tool(_WHAT, "as", "-o", str(made), str(assembly_path))
+        cross_tool(_WHAT, "ld", "-T", str(script_path), "-o", str(linked), str(made))
         os.replace(linked, guest)
     return guest
-
-
-def _tool(name: str, *arguments: str) -> None:
-    program = shutil.which(_PREFIX + name)
-    if program is None:
-        raise GuestBuildError(
-            f"building the test guest: {_PREFIX}{name} is missing; "
-            "apt-get install binutils-aarch64-linux-gnu"
-        )
-    command = [program, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT, check=False)
-    if done.returncode != 0:
-        raise GuestBuildError(
-            f"building the test guest: {_PREFIX}{name} ended with status {done.returncode}:\n"
-            f"{done.stderr.strip()}\nthe sources are part of armferry: reinstall it, or report this"
-        )
