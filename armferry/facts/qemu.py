@@ -17,6 +17,7 @@ __all__ = [
     "Abort",
     "MissingRule",
     "QemuRules",
+    "applies",
     "is_reset_content",
     "qemu_bases",
     "qemu_rules",
@@ -100,8 +101,8 @@ class QemuRules:
 def qemu_rules(version: str) -> QemuRules:
     """The rules of the QEMU called `version`: "10.0.13", "11.1". Raises UnknownQemuVersion."""
     data = table("qemu")
-    load = [one for one in data["load"] if _applies(one, version)][-1]
-    failures = [one["message"] for one in data["put-failure"] if _applies(one, version)]
+    load = [one for one in data["load"] if applies(one, version)][-1]
+    failures = [one["message"] for one in data["put-failure"] if applies(one, version)]
     return QemuRules(
         name=load["name"],
         refuses_longer=load["refuses-longer"],
@@ -114,16 +115,16 @@ def qemu_rules(version: str) -> QemuRules:
         tolerances={
             (int(one["register"], 16), Accelerator(accelerator)): _missing(one)
             for one in data["tolerance"]
-            if _applies(one, version)
+            if applies(one, version)
             for accelerator in one["accelerators"]
         },
         subsections=frozenset(
-            name for name, one in _subsections()["known"].items() if _applies(one, version)
+            name for name, one in _subsections()["known"].items() if applies(one, version)
         ),
         aborts=tuple(
             Abort(one["subsection"], one["message"])
             for one in data["abort"]
-            if _applies(one, version)
+            if applies(one, version)
         ),
         put_failure=failures[-1] if failures else "",
         basis=basis(load),
@@ -152,13 +153,13 @@ def qemu_bases(version: str) -> Iterator[Basis]:
     data = table("qemu")
     yield qemu_rules(version).basis
     for one in (*data["tolerance"], *data["abort"], *data["put-failure"]):
-        if _applies(one, version):
+        if applies(one, version):
             yield basis(one)
     yield basis(data["tcg"])
     yield basis(_subsections())
 
 
-def _applies(row: Mapping[str, Any], version: str) -> bool:
+def applies(row: Mapping[str, Any], version: str) -> bool:
     """Whether a release is one of those from `first` on, and before `before` where that is said."""
     major, minor, micro = qemu_release(version)
     number = (major, minor, max(micro, 0))  # one on its way has what it will have

@@ -86,14 +86,23 @@ _CORE_NAMES = {
     212: "FPSR",
     213: "FPCR",
 }
+_SYSTEM_64 = 0x6030_0000_0013
+"""What every index of a 64-bit system register begins with."""
+_WHOLE_LIST = 30
+"""Registers below which a list is a part of one: HVF lists 48 beside the debug registers."""
 _GROUPS = ("aarch64", "instructions", "aarch32", "model", "qemu")
 
 
 class Accelerator(Enum):
-    """Who made a register list: it decides the meaning of two timer indexes."""
+    """Who made a register list: it decides the meaning of two timer indexes.
+
+    HVF is macOS' Hypervisor.framework, WHPX the Windows Hypervisor Platform.
+    """
 
     KVM = "kvm"
     TCG = "tcg"
+    HVF = "hvf"
+    WHPX = "whpx"
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,11 +200,19 @@ def counts_vcpus(index: int) -> bool:
 
 
 def accelerator_of(indexes: Iterable[int]) -> Accelerator:
-    """Who made a register list: only KVM lists firmware, cache geometry or core registers."""
+    """Who made a register list.
+
+    Only KVM lists firmware, cache geometry or core registers. TCG lists the AArch32 view too; a
+    whole list without it, of 64-bit system registers alone, is HVF's.
+    """
+    seen = 0
+    plain = True
     for index in indexes:
         if isinstance(decode(index), Firmware | FirmwareBitmap | Demux | Core):
             return Accelerator.KVM
-    return Accelerator.TCG
+        seen += 1
+        plain = plain and index >> 16 == _SYSTEM_64
+    return Accelerator.HVF if plain and seen >= _WHOLE_LIST else Accelerator.TCG
 
 
 def encoding_text(encoding: Encoding) -> str:

@@ -1,10 +1,13 @@
 """The `cpu` section: where its register list lies, and the section with another list.
 
 Knows three fields of vmstate_arm_cpu (version 22): cpreg_vmstate_array_len (be32),
-cpreg_vmstate_indexes and cpreg_vmstate_values (be64 each, indexes ascending), and the program
-counter, the env.features word and where subsections begin and end. Everything else of the section
-is carried as it is. The list is found through the description, or, without one, by its
-structure; where both exist they must agree.
+cpreg_vmstate_indexes and cpreg_vmstate_values (be64 each), and the program counter, the
+env.features word and where subsections begin and end. Everything else of the section is carried
+as it is. The list is found through the description, or, without one, by its structure; where both
+exist they must agree.
+
+Indexes ascend, but for those of HVF up to QEMU 10.1, which stand in the order of a table of QEMU's
+(target/arm/hvf/hvf.c): a list's order is kept, for the destination compares by place.
 """
 
 from collections.abc import Iterable, Mapping
@@ -36,6 +39,7 @@ _PC_OFFSET = 16 * 4 + 32 * 8
 _PC_IN_REGS = slice(15 * 4, 16 * 4)
 """R15 of AArch32, which holds the entry point after reset."""
 _ARCHES = (0x4, 0x6)
+_SYSTEM_64 = 0x6030_0000_0013
 _SCAN_LIMIT = 8_192
 _FEATURES_FIELD = "env.features"
 _FEATURES_OFFSET = 3 * 8
@@ -51,8 +55,8 @@ class CpuState:
     """One vCPU's register list and where it lies.
 
     `list_offset` is the payload offset of the list's be32 length; `list_length` its bytes, all
-    three fields together. `registers` maps index to value, ascending. `pc` is the program
-    counter.
+    three fields together. `registers` maps index to value, in the order of the list. `pc` is the
+    program counter.
     """
 
     section: DeviceSection
@@ -170,8 +174,8 @@ class CpuState:
 class CpuEdit:
     """What one cpu section is to become.
 
-    `registers` is the list it gets, `without` the subsections it loses, by name, and `features`
-    the env.features word it gets, None to keep its own.
+    `registers` is the list it gets, in this order, `without` the subsections it loses, by name, and
+    `features` the env.features word it gets, None to keep its own.
     """
 
     registers: Mapping[int, int]
@@ -235,8 +239,8 @@ def rewrite_cpu(cpu: CpuState, edit: CpuEdit) -> bytes:
         (
             payload[: cpu.list_offset],
             BE32.pack(len(edit.registers)),
-            _packed(sorted(edit.registers)),
-            _packed(edit.registers[index] for index in sorted(edit.registers)),
+            _packed(edit.registers),
+            _packed(edit.registers.values()),
             payload[behind:features],
             word,
             payload[features + 8 : bounds[0]],
@@ -322,8 +326,19 @@ def _is_list(payload: bytes, position: int) -> bool:
     for at in range(position + 4, position + 4 + 8 * count, 8):
         index = BE64.unpack_from(payload, at)[0]
         if index <= last or index >> 60 not in _ARCHES:
-            return False
+            return _is_unordered(payload, position + 4, count)
         last = index
+    return True
+
+
+def _is_unordered(payload: bytes, position: int, count: int) -> bool:
+    """Whether `count` indexes at `position` are of 64-bit system registers, each another one."""
+    seen: set[int] = set()
+    for at in range(position, position + 8 * count, 8):
+        index = BE64.unpack_from(payload, at)[0]
+        if index >> 16 != _SYSTEM_64 or index in seen:
+            return False
+        seen.add(index)
     return True
 
 
