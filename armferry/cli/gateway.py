@@ -180,13 +180,13 @@ def _gateways(
         return policy_of(arguments, machine, accelerator)
 
     source = arguments.source_fingerprint
-    host = None if source is None else open_subject(source).fingerprint
+    host = None if source is None else open_subject(source).end
     encryption = Encryption.of(arguments)
     limits = Limits(arguments.state_limit, arguments.stall_limit, arguments.connect_limit)
     gateways = []
     for here, there, to in zip(arguments.listen, arguments.connect, destinations, strict=True):
-        destination = open_subject(to).fingerprint
-        policy = policy_for(destination.provenance.machine, destination.accelerator)
+        destination = open_subject(to).end
+        policy = policy_for(str(destination.machine or ""), destination.accelerator)
         for warning in policy_warnings(policy):
             print(f"note: {warning}", file=sys.stderr)
         dialer = Dialer(

@@ -19,8 +19,8 @@ from armferry.decide import (
     judge,
     verdict_document,
 )
+from armferry.ends import End, Move, ResetKnowledge
 from armferry.errors import ArmferryError
-from armferry.hosts.fingerprints.fingerprint import Fingerprint
 from armferry.hosts.fingerprints.kvm import Preflight
 from armferry.hosts.fingerprints.subject import (
     OWN_KVM,
@@ -72,12 +72,16 @@ def add_judgement(parser: argparse.ArgumentParser, *, destination_required: bool
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A verdict and what it is about; `kernel` is what this host's own said, if it was asked."""
+    """A verdict and what it is about; `kernel` is what this host's own said, if it was asked.
+
+    `notes` are those of the move: what is to be said of the records it was made from.
+    """
 
     source: Subject
     destination: Subject
     policy: Policy
     verdict: Verdict
+    notes: tuple[str, ...] = ()
     kernel: Preflight | None = None
 
     @property
@@ -97,22 +101,27 @@ class Judgement:
                 f"vCPUs without a record are taken to be like its first; make it with --smp {here} "
                 "to be sure"
             )
-        return (*found, *self.verdict.notes)
+        return (*found, *self.notes, *self.verdict.notes)
 
 
 def judge_move(arguments: argparse.Namespace, source: Subject) -> Judgement:
     """The verdict on moving `source` as the options say. Raises ArmferryError."""
     destination = open_subject(arguments.to)
-    move = source.move_to(destination, source_host(arguments), arguments.destination_qemu)
+    move = Move.between(
+        source.end,
+        destination.end,
+        host=source_host(arguments),
+        qemu=arguments.destination_qemu,
+    )
     policy = policy_of(arguments, source.machine or destination.machine, destination.accelerator)
     with tracing(arguments) as trace:
         verdict = judge(move, policy, trace)
     if destination.text not in (OWN_KVM, OWN_NESTED_KVM):
-        return Judgement(source, destination, policy, verdict)
+        return Judgement(source, destination, policy, verdict, move.notes)
     kernel = preflight.ask_kernel(move, verdict, policy, nested=destination.text == OWN_NESTED_KVM)
     refused = preflight.obstacles(kernel, policy)
     verdict = replace(verdict, obstacles=(*verdict.obstacles, *refused))
-    return Judgement(source, destination, policy, verdict, kernel)
+    return Judgement(source, destination, policy, verdict, move.notes, kernel)
 
 
 def open_source(arguments: argparse.Namespace) -> Subject:
@@ -127,17 +136,13 @@ def check_ends(arguments: argparse.Namespace) -> None:
         raise ArmferryError("standard input can be one end of the move only; name a file for --to")
 
 
-def source_host(arguments: argparse.Namespace) -> Fingerprint | None:
-    """The fingerprint that `--source-fingerprint` names, if any. Raises ArmferryError."""
+def source_host(arguments: argparse.Namespace) -> End | None:
+    """The host that `--source-fingerprint` names, if any. Raises ArmferryError."""
     if arguments.source_fingerprint is None:
         return None
-    subject = open_subject(arguments.source_fingerprint)
-    if not subject.fingerprint.at_reset:
-        raise ArmferryError(
-            f"{arguments.source_fingerprint}: --source-fingerprint wants values after reset, "
-            "these are from a guest that had run"
-        )
-    return subject.fingerprint
+    host = open_subject(arguments.source_fingerprint).end
+    ResetKnowledge.require_reset(host)
+    return host
 
 
 def command(verb: str, arguments: argparse.Namespace, *, source: str = "", target: str = "") -> str:
@@ -186,10 +191,10 @@ def show(judgement: Judgement) -> None:
                 [_row(outcome, vcpus) for outcome, vcpus in _grouped(verdict)],
             )
         )
-    mended = [finding for finding in verdict.findings if finding.effect is Effect.MENDED]
-    if mended:
-        render.heading("Mended beside the registers")
-        for finding in mended:
+    rewritten = [one for one in verdict.findings if one.effect is Effect.REWRITTEN]
+    if rewritten:
+        render.heading("Other changes to the device state")
+        for finding in rewritten:
             render.line(f"  {finding}", words.risk_role(finding.risk))
     _show_origins(verdict)
     for obstacle in verdict.obstacles:

@@ -13,11 +13,12 @@ from typing import Any
 from armferry.cli import render
 from armferry.cli.gateway_options import Encryption, add_log, add_tls, open_log, positive_integer
 from armferry.cli.options import add_json, add_policy, policy_of
+from armferry.ends import End
 from armferry.errors import ArmferryError
 from armferry.gateway import Address, AddressError, Dialer, Judge, Listener, parse_address
 from armferry.gateway.address import TcpAddress, UnixAddress
 from armferry.gateway.migrate import Migration, MigrationProgress, Options, spec_of
-from armferry.hosts.fingerprints.fingerprint import Fingerprint
+from armferry.hosts.fingerprints.as_end import end_of
 from armferry.hosts.fingerprints.probe import find_qemu, fingerprint_of_qemu
 from armferry.hosts.fingerprints.subject import open_subject
 from armferry.hosts.qmp.client import Monitor
@@ -180,18 +181,18 @@ def _address(text: str, option: str) -> Address:
     raise AddressError(f"{option} {text}: both QEMUs must be able to open it: tcp: or unix:")
 
 
-def _known_source(arguments: argparse.Namespace, monitor: Monitor) -> Fingerprint | None:
+def _known_source(arguments: argparse.Namespace, monitor: Monitor) -> End | None:
     if arguments.source_fingerprint is not None:
-        return open_subject(arguments.source_fingerprint).fingerprint
+        return open_subject(arguments.source_fingerprint).end
     if arguments.source_qemu is not None:
-        return fingerprint_of_qemu(find_qemu(arguments.source_qemu), spec_of(monitor))
+        return end_of(fingerprint_of_qemu(find_qemu(arguments.source_qemu), spec_of(monitor)))
     return None
 
 
-def _destination(arguments: argparse.Namespace, monitor: Monitor) -> Fingerprint:
+def _destination(arguments: argparse.Namespace, monitor: Monitor) -> End:
     if arguments.to is not None:
-        return open_subject(arguments.to).fingerprint
-    return fingerprint_of_qemu(find_qemu(arguments.qemu), spec_of(monitor))
+        return open_subject(arguments.to).end
+    return end_of(fingerprint_of_qemu(find_qemu(arguments.qemu), spec_of(monitor)))
 
 
 def _policy_for(arguments: argparse.Namespace) -> Any:

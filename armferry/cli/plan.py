@@ -24,8 +24,8 @@ from armferry.decide import (
     plan_prose,
     verdict_document,
 )
+from armferry.ends import End, Move
 from armferry.ferry.copy import write_all, written_beside
-from armferry.hosts.fingerprints.fingerprint import Fingerprint
 from armferry.hosts.fingerprints.subject import Subject, open_subject
 from armferry.policy import Policy, to_toml
 
@@ -85,12 +85,12 @@ def _plan(
     arguments: argparse.Namespace,
     source: Subject,
     destination: Subject,
-    host: Fingerprint | None,
+    host: End | None,
     qemu: str,
 ) -> Plan:
     machine = source.machine or destination.machine
     policy = policy_of(arguments, machine, destination.accelerator)
-    return make_plan(source.move_to(destination, host, qemu), policy)
+    return make_plan(Move.between(source.end, destination.end, host=host, qemu=qemu), policy)
 
 
 def _document(plan: Plan, source: str, destination: str) -> dict[str, Any]:

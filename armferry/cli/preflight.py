@@ -10,7 +10,8 @@ from typing import Any
 
 from armferry.cli import render, words
 from armferry.cli.render import Cell, Table
-from armferry.decide import Destination, Move, Verdict, differences
+from armferry.decide import Verdict, differences
+from armferry.ends import Destination, Move
 from armferry.facts import qemu_rules
 from armferry.hosts.fingerprints.kvm import Preflight, Refusal, VcpuLists, preflight
 from armferry.policy import Policy
@@ -25,7 +26,7 @@ def ask_kernel(move: Move, verdict: Verdict, policy: Policy, *, nested: bool) ->
     Where the version of the destination's QEMU is known, what it leaves out by itself is not tried.
     """
     pinned = policy.psci_version
-    qemu = move.layouts.qemu
+    qemu = move.qemu
 
     def considered(incoming: Mapping[int, int], own: Destination) -> Mapping[int, int]:
         if not qemu:

@@ -1,41 +1,35 @@
 """The decision: incoming list, destination fingerprint and policy in; verdict out."""
 
-from armferry.decide.layout import Effect, Finding, Layouts, compare_layouts
+from armferry.decide.layout import Effect, SectionDifference, compare_sections
 from armferry.decide.merge import decide
 from armferry.decide.model import (
     Decision,
-    Destination,
     Outcome,
     RegisterClass,
     Risk,
-    SourceFacts,
 )
 from armferry.decide.plan import Plan, PlanEntry, make_plan
 from armferry.decide.plan_text import plan_compat, plan_globals, plan_prose, plan_toml
 from armferry.decide.report import trace_line, verdict_document
 from armferry.decide.stock import MessageClass, StockVerdict, stock_verdict
 from armferry.decide.values import differences
-from armferry.decide.verdict import Answer, Move, TraceEvent, Verdict, judge
+from armferry.decide.verdict import Answer, TraceEvent, Verdict, judge
 
 __all__ = [
     "Answer",
     "Decision",
-    "Destination",
     "Effect",
-    "Finding",
-    "Layouts",
     "MessageClass",
-    "Move",
     "Outcome",
     "Plan",
     "PlanEntry",
     "RegisterClass",
     "Risk",
-    "SourceFacts",
+    "SectionDifference",
     "StockVerdict",
     "TraceEvent",
     "Verdict",
-    "compare_layouts",
+    "compare_sections",
     "decide",
     "differences",
     "judge",

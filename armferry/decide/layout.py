@@ -8,23 +8,23 @@ is sent its own. Anything else is named and refused, or, where nobody can tell, 
 """
 
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from armferry.decide.model import Risk
+from armferry.ends import Move
 from armferry.facts import QemuRules, is_reset_content, qemu_rules
 from armferry.policy import AcceptedRisk
 from armferry.stream.description import DeviceLayout, StructLayout
 
 __all__ = [
     "FEATURES",
-    "NO_LAYOUTS",
     "UNNAMED",
     "Effect",
-    "Finding",
-    "Layouts",
-    "comparable",
-    "compare_layouts",
+    "SectionDifference",
+    "brings_own_word",
+    "compare_sections",
+    "paired_sections",
 ]
 
 FEATURES = "env.features"
@@ -43,12 +43,12 @@ class Effect(enum.StrEnum):
     """What a finding means for the load."""
 
     REFUSED = "refused"
-    MENDED = "mended"
+    REWRITTEN = "mended"
     UNCERTAIN = "uncertain"
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class SectionDifference:
     """One difference: in which section, what, and why it matters.
 
     `subject` is a subsection, `FEATURES`, or the device itself. `risk` is what the mend costs the
@@ -67,35 +67,13 @@ class Finding:
         return f"section '{self.device}' instance {self.instance}{what}: {self.why}"
 
 
-@dataclass(frozen=True, slots=True)
-class Layouts:
-    """What both ends say of their sections; empty where an end says nothing.
-
-    `contents` has for each vCPU the content of each subsection of `cpu` as it comes, by name; it
-    is empty when the source is no stream. `words` has each vCPU's env.features word as it comes,
-    equally. `fresh` says that the guest never ran, `at_reset` that
-    the destination's record is of a machine that had not run. `features` is the destination's
-    own features word, None where it believes none or nobody knows; `qemu` its version.
-    """
-
-    source: Sequence[DeviceLayout] = ()
-    destination: Sequence[DeviceLayout] = ()
-    contents: Sequence[Mapping[str, bytes]] = ()
-    words: Sequence[int] = ()
-    fresh: bool = False
-    at_reset: bool = False
-    features: int | None = None
-    qemu: str = ""
-
-    def brings_own_word(self, vcpu: int) -> bool:
-        """Whether a vCPU comes with the destination's own features word: it was ferried before."""
-        return vcpu < len(self.words) and self.words[vcpu] == self.features
+def brings_own_word(move: Move, vcpu: int) -> bool:
+    """Whether a vCPU comes with the destination's own features word: it was ferried before."""
+    words = move.source.words
+    return vcpu < len(words) and words[vcpu] == move.destination.features
 
 
-NO_LAYOUTS = Layouts()
-
-
-def comparable(
+def paired_sections(
     source: Sequence[DeviceLayout], destination: Sequence[DeviceLayout]
 ) -> Iterator[tuple[DeviceLayout, DeviceLayout | None]]:
     """Each section of the guest with the destination's, None where it has none, in order.
@@ -114,25 +92,26 @@ def comparable(
         yield device, there
 
 
-def compare_layouts(layouts: Layouts, accepted: AcceptedRisk) -> tuple[Finding, ...]:
+def compare_sections(move: Move, accepted: AcceptedRisk) -> tuple[SectionDifference, ...]:
     """Every difference that matters, in the order of the stream.
 
     Raises UnknownQemuVersion.
     """
-    if not layouts.source or not layouts.destination:
+    if not move.source.devices or not move.destination.devices:
         return ()
-    return tuple(_Comparison(layouts, accepted).run())
+    return tuple(_Comparison(move, accepted).run())
 
 
 class _Comparison:
-    def __init__(self, layouts: Layouts, accepted: AcceptedRisk) -> None:
-        self._layouts = layouts
+    def __init__(self, move: Move, accepted: AcceptedRisk) -> None:
+        self._move = move
+        self._source, self._destination = move.source, move.destination
         self._accepted = accepted
         # of an unknown release, only what every release has had for long is taken for granted
-        self._rules: QemuRules = qemu_rules(layouts.qemu or _OLDEST)
+        self._rules: QemuRules = qemu_rules(move.qemu or _OLDEST)
 
-    def run(self) -> Iterator[Finding]:
-        for device, there in comparable(self._layouts.source, self._layouts.destination):
+    def run(self) -> Iterator[SectionDifference]:
+        for device, there in paired_sections(self._source.devices, self._destination.devices):
             if there is None:
                 yield self._missing(device)
             elif device.name == _CPU:
@@ -140,8 +119,8 @@ class _Comparison:
             else:
                 yield from self._device(device, there)
 
-    def _missing(self, device: DeviceLayout) -> Finding:
-        return Finding(
+    def _missing(self, device: DeviceLayout) -> SectionDifference:
+        return SectionDifference(
             device.name,
             device.instance,
             device.name,
@@ -151,9 +130,9 @@ class _Comparison:
             "same devices",
         )
 
-    def _device(self, device: DeviceLayout, there: DeviceLayout) -> Iterator[Finding]:
-        def finding(effect: Effect, subject: str, why: str) -> Finding:
-            return Finding(device.name, device.instance, subject, effect, Risk.NONE, why)
+    def _device(self, device: DeviceLayout, there: DeviceLayout) -> Iterator[SectionDifference]:
+        def finding(effect: Effect, subject: str, why: str) -> SectionDifference:
+            return SectionDifference(device.name, device.instance, subject, effect, Risk.NONE, why)
 
         if device.version > there.version:
             yield finding(
@@ -175,7 +154,7 @@ class _Comparison:
         for part in _parts(device.state):
             if part.name in own:
                 continue
-            if self._layouts.fresh and self._layouts.at_reset:
+            if self._source.at_reset and self._destination.at_reset:
                 yield finding(
                     Effect.REFUSED,
                     part.name,
@@ -190,7 +169,7 @@ class _Comparison:
                     "a device needs them, so it may know it all the same",
                 )
 
-    def _fields(self, device: DeviceLayout, there: DeviceLayout) -> Iterator[Finding]:
+    def _fields(self, device: DeviceLayout, there: DeviceLayout) -> Iterator[SectionDifference]:
         """QEMU reads fields by their place: one that was renamed is none, a gap may be fatal."""
         here, own = _lengths(device.state), _lengths(there.state)
         if not here or not own or sum(here.values()) == sum(own.values()):
@@ -213,16 +192,15 @@ class _Comparison:
     @property
     def _same_state(self) -> bool:
         """Whether both ends have as many vCPUs and were recorded before they ran."""
-        layouts = self._layouts
         here, there = (
-            sum(one.name == _CPU for one in devices)
-            for devices in (layouts.source, layouts.destination)
+            sum(one.name == _CPU for one in end.devices)
+            for end in (self._source, self._destination)
         )
-        return layouts.fresh and layouts.at_reset and here == there
+        return self._source.at_reset and self._destination.at_reset and here == there
 
-    def _cpu(self, device: DeviceLayout, there: DeviceLayout) -> Iterator[Finding]:
+    def _cpu(self, device: DeviceLayout, there: DeviceLayout) -> Iterator[SectionDifference]:
         yield from self._fields(device, there)
-        contents = self._layouts.contents
+        contents = self._source.contents
         parts = contents[device.instance] if device.instance < len(contents) else {}
         own = {part.name for part in _parts(there.state)}
         for part in device.state.subsections:
@@ -247,25 +225,25 @@ class _Comparison:
         aborts = any(part.name == one.subsection for one in self._rules.aborts)
         return part.name in self._rules.subsections and not aborts
 
-    def _dropped(self, device: DeviceLayout, name: str, content: bytes | None) -> Finding:
+    def _dropped(self, device: DeviceLayout, name: str, content: bytes | None) -> SectionDifference:
         unknown = "the destination does not accept it"
-        if self._layouts.fresh:
+        if self._source.at_reset:
             why = f"{unknown}; left out: the guest never ran, so nothing is lost"
-            return self._finding(device, name, Effect.MENDED, Risk.LOSSLESS, why)
+            return self._finding(device, name, Effect.REWRITTEN, Risk.LOSSLESS, why)
         if content is not None and is_reset_content(name, content):
             why = f"{unknown}; left out: it is as after reset, so nothing is lost"
-            return self._finding(device, name, Effect.MENDED, Risk.LOSSLESS, why)
+            return self._finding(device, name, Effect.REWRITTEN, Risk.LOSSLESS, why)
         holds = (
             "what it holds is not known" if content is None else f"it holds {content[:16].hex()}"
         )
         if name in self._accepted.subsections or self._accepted.lossy:
             why = f"{unknown}; left out: {holds}, which is lost"
-            return self._finding(device, name, Effect.MENDED, Risk.LOSSY, why)
+            return self._finding(device, name, Effect.REWRITTEN, Risk.LOSSY, why)
         why = f"{unknown} and {holds}{UNNAMED} (--accept-risk {name})"
         return self._finding(device, name, Effect.REFUSED, Risk.LOSSY, why)
 
-    def _features(self, device: DeviceLayout) -> Iterator[Finding]:
-        own = self._layouts.features
+    def _features(self, device: DeviceLayout) -> Iterator[SectionDifference]:
+        own = self._destination.features
         if own is None:
             why = (
                 "the destination believes the word that comes, and its own is not known; make its "
@@ -273,16 +251,16 @@ class _Comparison:
             )
             yield self._finding(device, FEATURES, Effect.REFUSED, Risk.NONE, why)
         elif not (
-            self._layouts.brings_own_word(device.instance)
+            brings_own_word(self._move, device.instance)
             or any(field.name == FEATURES for field in device.state.fields)
         ):
             why = f"the destination believes the word that comes; its own is sent, {own:#x}"
-            yield self._finding(device, FEATURES, Effect.MENDED, Risk.LOSSLESS, why)
+            yield self._finding(device, FEATURES, Effect.REWRITTEN, Risk.LOSSLESS, why)
 
     def _finding(
         self, device: DeviceLayout, subject: str, effect: Effect, risk: Risk, why: str
-    ) -> Finding:
-        return Finding(device.name, device.instance, subject, effect, risk, why)
+    ) -> SectionDifference:
+        return SectionDifference(device.name, device.instance, subject, effect, risk, why)
 
 
 def _lengths(state: StructLayout) -> dict[str, int]:

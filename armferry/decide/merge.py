@@ -9,11 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from armferry.decide.model import (
     Decision,
-    Destination,
     Outcome,
     RegisterClass,
     Risk,
-    SourceFacts,
 )
 from armferry.decide.reset import read_only, reset_evidence
 from armferry.decide.values import (
@@ -23,6 +21,7 @@ from armferry.decide.values import (
     refusal,
     tolerated_values,
 )
+from armferry.ends import Destination, SourceFacts
 from armferry.facts import tcg_ignores_writes
 from armferry.policy import (
     NotOnBothEnds,

@@ -5,13 +5,11 @@ Knows what can be said of one register and of one vCPU; refuses to know how it i
 """
 
 import enum
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from armferry.policy import Origin
-from armferry.registers import Accelerator
 
-__all__ = ["Decision", "Destination", "Outcome", "RegisterClass", "Risk", "SourceFacts"]
+__all__ = ["Decision", "Outcome", "RegisterClass", "Risk"]
 
 
 class RegisterClass(enum.StrEnum):
@@ -42,36 +40,6 @@ class Risk(enum.IntEnum):
 
     def __str__(self) -> str:
         return self.name.lower().replace("_", "-")
-
-
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """What one vCPU of the destination would accept.
-
-    `registers` maps index to the value after reset, ascending or not. `at_reset` says whether
-    the values really are those after reset (a list taken from a guest that ran has others).
-    `writable` maps an identification register to the bits that the host's kernel lets be set
-    (KVM_ARM_GET_REG_WRITABLE_MASKS); None when nobody asked the kernel. `same_vcpus` is False
-    when the list was recorded with another number of vCPUs than the guest has.
-    """
-
-    registers: Mapping[int, int]
-    accelerator: Accelerator
-    at_reset: bool = True
-    writable: Mapping[int, int] | None = None
-    same_vcpus: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFacts:
-    """What is known of the source beyond the list that comes.
-
-    `reset` maps index to the source's own value after reset, where a fingerprint of the source
-    is at hand. `fresh` says that the guest never ran, so that every value is its reset value.
-    """
-
-    reset: Mapping[int, int] | None = None
-    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)

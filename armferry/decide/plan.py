@@ -15,7 +15,8 @@ from armferry.decide.merge import UNNAMED, UNRULED
 from armferry.decide.model import Outcome, RegisterClass, Risk
 from armferry.decide.reset import read_only
 from armferry.decide.values import fields_fit
-from armferry.decide.verdict import Answer, Move, Verdict, judge
+from armferry.decide.verdict import Answer, Verdict, judge
+from armferry.ends import Move
 from armferry.policy import (
     AcceptedRisk,
     CapAtDestination,

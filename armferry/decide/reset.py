@@ -7,7 +7,7 @@ recorded lists show it.
 
 from collections.abc import Mapping
 
-from armferry.decide.model import SourceFacts
+from armferry.ends import SourceFacts
 from armferry.registers import Accelerator, Kind, describe, kind
 
 __all__ = ["KVM_UNKNOWN", "read_only", "reset_evidence"]

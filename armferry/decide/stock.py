@@ -8,12 +8,12 @@ whole, without the program's name before each line.
 """
 
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from armferry.decide.layout import FEATURES, NO_LAYOUTS, Layouts, comparable
-from armferry.decide.model import Destination
+from armferry.decide.layout import FEATURES, brings_own_word, paired_sections
 from armferry.decide.values import refusal
+from armferry.ends import Move
 from armferry.facts import QemuRules, qemu_rules, tcg_ignores_writes
 from armferry.registers import (
     Accelerator,
@@ -59,37 +59,27 @@ class StockVerdict:
     rules: str
 
 
-def stock_verdict(
-    lists: Sequence[Mapping[int, int]],
-    destinations: Sequence[Destination],
-    version: str,
-    layouts: Layouts = NO_LAYOUTS,
-) -> StockVerdict:
-    """What QEMU `version` makes of a guest with these lists, one for each vCPU.
+def stock_verdict(move: Move) -> StockVerdict:
+    """What the destination's QEMU, of version `move.qemu`, makes of the guest.
 
-    Without layouts of both ends the register lists alone are looked at. Raises UnknownQemuVersion.
+    Without layouts of both ends the register lists alone are looked at. Raises UnknownQemuVersion,
+    also where the version is not known.
     """
-    return _Load(lists, destinations, qemu_rules(version), layouts).run()
+    return _Load(move).run()
 
 
 class _Load:
     """One load, section by section."""
 
-    def __init__(
-        self,
-        lists: Sequence[Mapping[int, int]],
-        destinations: Sequence[Destination],
-        rules: QemuRules,
-        layouts: Layouts,
-    ) -> None:
-        self._lists = lists
-        self._destinations = destinations
-        self._rules = rules
-        self._layouts = layouts
+    def __init__(self, move: Move) -> None:
+        self._move = move
+        self._lists = move.lists
+        self._destinations = move.destinations
+        self._rules: QemuRules = qemu_rules(str(move.qemu))
         self._lines: list[str] = []
 
     def run(self) -> StockVerdict:
-        source, destination = self._layouts.source, self._layouts.destination
+        source, destination = self._move.source.devices, self._move.destination.devices
         refused: StockVerdict | None
         if not source or not destination:
             for vcpu in range(len(self._lists)):
@@ -97,7 +87,7 @@ class _Load:
                 if refused is not None:
                     return refused
             return self._verdict(MessageClass.LOADS)
-        for device, there in comparable(source, destination):
+        for device, there in paired_sections(source, destination):
             refused = self._section(device, there)
             if refused is None and there is not None and device.name == _CPU:
                 refused = self._cpu(device, there)
@@ -136,7 +126,7 @@ class _Load:
         refused = self._length(vcpu) or self._subsections(device, there)
         if refused is not None:
             return refused
-        own_word = self._layouts.brings_own_word(vcpu)
+        own_word = brings_own_word(self._move, vcpu)
         if _trusts_features(there) and not (own_word or _trusts_features(device)):
             # what comes is 0: a CPU without any feature, whose registers read back differently
             return self._failed(vcpu, MessageClass.REGISTERS_REFUSED, ())

@@ -9,7 +9,7 @@ EINVAL (both measured, see docs).
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from armferry.decide.model import Destination
+from armferry.ends import Destination
 from armferry.facts import tcg_ignores_writes
 from armferry.policy import (
     CapAtDestination,

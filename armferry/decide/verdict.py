@@ -4,16 +4,17 @@ Knows how decisions add up; refuses to know where the lists come from and how a 
 """
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from armferry.decide.layout import FEATURES, NO_LAYOUTS, Effect, Finding, Layouts, compare_layouts
+from armferry.decide.layout import FEATURES, Effect, SectionDifference, compare_sections
 from armferry.decide.merge import decide
-from armferry.decide.model import Decision, Destination, Outcome, Risk, SourceFacts
+from armferry.decide.model import Decision, Outcome, Risk
 from armferry.decide.stock import StockVerdict, stock_verdict
+from armferry.ends import Move
 from armferry.policy import Policy
 
-__all__ = ["Answer", "Move", "TraceEvent", "Verdict", "judge"]
+__all__ = ["Answer", "TraceEvent", "Verdict", "judge"]
 
 
 class Answer(enum.StrEnum):
@@ -22,22 +23,6 @@ class Answer(enum.StrEnum):
     WORKS = "works"
     WORKS_WITH_POLICY = "works-with-policy"
     FAILS = "fails"
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """What is to be moved where: one entry of each sequence for each vCPU of the guest.
-
-    `machine` and `destination_machine` are machine types, empty when nobody knows; `layouts` what
-    is known of the sections and of the destination's QEMU.
-    """
-
-    lists: Sequence[Mapping[int, int]]
-    destinations: Sequence[Destination]
-    facts: Sequence[SourceFacts]
-    machine: str = ""
-    destination_machine: str = ""
-    layouts: Layouts = NO_LAYOUTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +54,7 @@ class Verdict:
     decisions: tuple[Decision, ...]
     changed: bool
     obstacles: tuple[str, ...] = ()
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[SectionDifference, ...] = ()
     features: int | None = None
     stock: StockVerdict | None = None
 
@@ -82,7 +67,7 @@ class Verdict:
 
     @property
     def risk(self) -> Risk:
-        """The highest risk of any vCPU and any mend."""
+        """The highest risk of any vCPU and any section."""
         risks = [decision.risk for decision in self.decisions]
         return max([*risks, *(finding.risk for finding in self.findings)], default=Risk.NONE)
 
@@ -91,12 +76,12 @@ class Verdict:
         """The lists to send, one for each vCPU."""
         return tuple(decision.outgoing for decision in self.decisions)
 
-    def without(self, vcpu: int) -> frozenset[str]:
+    def dropped_subsections(self, vcpu: int) -> frozenset[str]:
         """The subsections that the vCPU's section is sent without."""
         return frozenset(
             finding.subject
             for finding in self.findings
-            if finding.effect is Effect.MENDED
+            if finding.effect is Effect.REWRITTEN
             and finding.instance == vcpu
             and finding.subject != FEATURES
         )
@@ -128,18 +113,18 @@ def judge(move: Move, policy: Policy, trace: Callable[[TraceEvent], None] | None
         decision.outgoing != dict(registers)
         for decision, registers in zip(decisions, move.lists, strict=True)
     )
-    findings = compare_layouts(move.layouts, policy.accepted)
-    mended = [finding for finding in findings if finding.effect is Effect.MENDED]
+    findings = compare_sections(move, policy.accepted)
+    rewritten = [finding for finding in findings if finding.effect is Effect.REWRITTEN]
     verdict = Verdict(
         decisions,
-        changed or bool(mended),
+        changed or bool(rewritten),
         (
             *_obstacles(move),
             *(str(one) for one in findings if one.effect is Effect.REFUSED),
         ),
         findings,
-        move.layouts.features if any(one.subject == FEATURES for one in mended) else None,
-        _stock(move),
+        move.destination.features if any(one.subject == FEATURES for one in rewritten) else None,
+        stock_verdict(move) if move.qemu else None,
     )
     if trace is not None:
         for event in verdict.events:
@@ -147,14 +132,8 @@ def judge(move: Move, policy: Policy, trace: Callable[[TraceEvent], None] | None
     return verdict
 
 
-def _stock(move: Move) -> StockVerdict | None:
-    if not move.layouts.qemu:
-        return None
-    return stock_verdict(move.lists, move.destinations, move.layouts.qemu, move.layouts)
-
-
 def _obstacles(move: Move) -> tuple[str, ...]:
-    here, there = move.machine, move.destination_machine
+    here, there = move.source.machine, move.destination.machine
     if here and there and here != there:
         words = (
             f"the guest's machine type is {here}, the destination was asked about {there}: "

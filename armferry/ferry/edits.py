@@ -12,6 +12,6 @@ __all__ = ["edits_of"]
 def edits_of(verdict: Verdict) -> tuple[CpuEdit, ...]:
     """What becomes of each vCPU's section, in order."""
     return tuple(
-        CpuEdit(registers, verdict.without(vcpu), verdict.features)
+        CpuEdit(registers, verdict.dropped_subsections(vcpu), verdict.features)
         for vcpu, registers in enumerate(verdict.lists)
     )

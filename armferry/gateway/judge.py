@@ -5,17 +5,16 @@ from and what is done with the verdict (`session`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from armferry.decide import Answer, Layouts, Move, SourceFacts, Verdict, judge
+from armferry.decide import Answer, Verdict, judge
+from armferry.ends import UNKNOWN, End, Move, ResetKnowledge, guest_end
 from armferry.ferry.edits import edits_of
 from armferry.gateway.errors import Refused
-from armferry.hosts.fingerprints.fingerprint import Fingerprint
 from armferry.policy import Policy
 from armferry.registers import Accelerator
 from armferry.stream import CpuState, rewrite_cpu
-from armferry.stream.description import DeviceLayout, StructLayout
 from armferry.stream.events import DeviceSection
 from armferry.stream.rewrite import rewrite_description, rewrite_sections
 from armferry.stream.saved_state import cpus_of, never_ran
@@ -65,24 +64,16 @@ class Judgement:
         )
 
 
-def _layout_of(cpu: CpuState) -> DeviceLayout:
-    """What the bytes of a vCPU's section tell of its layout: the subsections."""
-    section = cpu.section
-    parts = tuple(StructLayout(one.name, one.version, (), ()) for one in cpu.subsections)
-    state = StructLayout(section.name, section.version, (), parts)
-    return DeviceLayout(section.name, section.instance, section.version, state)
-
-
 class Judge:
     """Decides on the device state of one guest for one destination.
 
-    `source` is a fingerprint of the source at reset where one is at hand: what its registers
-    held after reset is then known and need not be assumed.
+    `source` is the source's host at reset where a fingerprint of it is at hand: what its registers
+    held after reset is then known and need not be assumed. Raises GuestHadRun for another.
     """
 
-    def __init__(
-        self, destination: Fingerprint, policy_for: PolicyFor, source: Fingerprint | None = None
-    ) -> None:
+    def __init__(self, destination: End, policy_for: PolicyFor, source: End | None = None) -> None:
+        if source is not None:
+            ResetKnowledge.require_reset(source)
         self._destination = destination
         self._policy_for = policy_for
         self._source = source
@@ -95,12 +86,9 @@ class Judge:
         source is known, has this machine type, and what it lists will be refused: after the
         switch to postcopy it would be too late, for then the source cannot go on by itself.
         """
-        destination = self._destination
-        lists = destination.cpus
-        layouts = self._layouts(destination.devices, (), (), fresh=False)
-        self._verdict(machine, lists, layouts, self._facts(len(lists), fresh=False))
+        self._verdict(replace(self._destination, machine=machine or UNKNOWN))
         source = self._source
-        if source is not None and source.provenance.machine == machine:
+        if source is not None and source.machine == machine:
             judgement = self.foresee(source)
             if not judgement.accepted:
                 raise Refused(
@@ -108,69 +96,26 @@ class Judge:
                     "fingerprint, before the guest was paused"
                 )
 
-    def foresee(self, source: Fingerprint) -> Judgement:
-        """The decision on what is known of the source before anything has come."""
-        count = len(source.cpus)
-        facts = tuple(SourceFacts(one.registers) for one in source.destinations(count))
-        verdict = self._verdict(source.provenance.machine, source.cpus, Layouts(), facts)
-        return Judgement((), (), verdict)
+    def foresee(self, source: End) -> Judgement:
+        """The decision on the registers of `source`, a host, before anything has come."""
+        return Judgement((), (), self._verdict(replace(source, devices=())))
 
     def __call__(self, machine: str, sections: Sequence[DeviceSection]) -> Judgement:
         """The decision on these sections. Raises StreamError, PolicyError."""
         cpus = cpus_of(sections, sections[0].offset if sections else 0)
-        fresh = never_ran(sections, cpus)
-        lists = [cpu.registers for cpu in cpus]
-        layouts = self._layouts(
-            tuple(one.layout for one in sections if one.layout is not None)
-            # postcopy sends no description; of the vCPUs' sections the bytes tell what matters
-            or tuple(_layout_of(cpu) for cpu in cpus),
-            tuple({one.name: one.payload for one in cpu.subsections} for cpu in cpus),
-            tuple(cpu.features for cpu in cpus),
-            fresh=fresh,
+        source = guest_end(
+            "the guest",
+            machine,
+            cpus,
+            tuple(one.layout for one in sections if one.layout is not None),
+            fresh=never_ran(sections, cpus),
         )
-        verdict = self._verdict(machine, lists, layouts, self._facts(len(lists), fresh=fresh))
-        return Judgement(tuple(sections), cpus, verdict)
+        return Judgement(tuple(sections), cpus, self._verdict(source, self._source))
 
-    def _layouts(
-        self,
-        source: Sequence[DeviceLayout],
-        contents: Sequence[Mapping[str, bytes]],
-        words: Sequence[int],
-        *,
-        fresh: bool,
-    ) -> Layouts:
+    def _verdict(self, source: End, host: End | None = None) -> Verdict:
         destination = self._destination
-        return Layouts(
-            source=source,
-            destination=destination.devices,
-            contents=contents,
-            words=words,
-            fresh=fresh,
-            at_reset=destination.at_reset,
-            features=destination.features,
-            qemu=destination.provenance.qemu,
+        move = Move.between(source, destination, host=host)
+        policy = self._policy_for(
+            str(source.machine or destination.machine or ""), destination.accelerator
         )
-
-    def _verdict(
-        self,
-        machine: str,
-        lists: Sequence[Mapping[int, int]],
-        layouts: Layouts,
-        facts: Sequence[SourceFacts],
-    ) -> Verdict:
-        destination = self._destination
-        own = destination.provenance.machine
-        move = Move(
-            lists=lists,
-            destinations=destination.destinations(len(lists)),
-            facts=facts,
-            machine=machine,
-            destination_machine=own,
-            layouts=layouts,
-        )
-        return judge(move, self._policy_for(machine or own, destination.accelerator))
-
-    def _facts(self, count: int, *, fresh: bool) -> tuple[SourceFacts, ...]:
-        if self._source is None:
-            return (SourceFacts(fresh=fresh),) * count
-        return tuple(SourceFacts(one.registers, fresh) for one in self._source.destinations(count))
+        return judge(move, policy)

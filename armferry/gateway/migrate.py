@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from armferry.ends import End
 from armferry.errors import ArmferryError
 from armferry.gateway import (
     Dialer,
@@ -27,7 +28,6 @@ from armferry.gateway import (
     TransferReport,
 )
 from armferry.gateway.settings import Settings
-from armferry.hosts.fingerprints.fingerprint import Fingerprint
 from armferry.hosts.qmp.client import CommandRefused, Monitor, MonitorFault
 from armferry.hosts.qmp.process import MachineSpec
 
@@ -140,7 +140,7 @@ class Migration:
         judge: Judge,
         options: Options,
         *,
-        known_source: Fingerprint | None = None,
+        known_source: End | None = None,
         context: ssl.SSLContext | None = None,
         log: Log | None = None,
         tell: Callable[[str], None] = lambda _: None,

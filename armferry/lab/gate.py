@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from armferry.decide import Answer, Plan, make_plan, plan_compat
+from armferry.ends import Move
 from armferry.lab.matrix import Cell, Progress, if_running, run_matrix
 from armferry.lab.matrix_text import refusals_document
 from armferry.lab.recording import Recording
@@ -170,7 +171,8 @@ def _hex(registers: Mapping[int, int], index: int) -> str | None:
 
 def _direction(cell: Cell) -> Direction:
     guest, there = cell.source.source(), cell.destination.destination()
-    bare = make_plan(if_running(guest.move_to(there)), Policy())
+    move = Move.between(guest.end, there.end)
+    bare = make_plan(if_running(move), Policy())
     return Direction(cell, bare, cell.foretold.running)
 
 

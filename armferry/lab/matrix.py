@@ -18,7 +18,8 @@ from itertools import product
 from pathlib import Path
 
 from armferry.cache import cache_folder
-from armferry.decide import Answer, Move, Plan, SourceFacts, Verdict, judge, make_plan
+from armferry.decide import Answer, Plan, Verdict, judge, make_plan
+from armferry.ends import Move
 from armferry.ferry.edits import edits_of
 from armferry.hosts.fingerprints.kvm import Refusal
 from armferry.lab.host import HostSpec, LabHost
@@ -106,7 +107,7 @@ def foretell(source: Recording, destination: Recording) -> Foretold:
     Raises `BadStream`.
     """
     guest, there = source.source(), destination.destination()
-    move = guest.move_to(there)
+    move = Move.between(guest.end, there.end)
     base = aggregate(guest.machine, there.accelerator)
     plan = make_plan(move, base)
     assert guest.saved is not None
@@ -118,8 +119,7 @@ def foretell(source: Recording, destination: Recording) -> Foretold:
 
 def if_running(move: Move) -> Move:
     """The move of a guest that runs and whose registers still hold what they held after reset."""
-    facts = tuple(SourceFacts(reset=registers) for registers in move.lists)
-    return replace(move, facts=facts)
+    return Move.between(replace(move.source, guest=False), move.destination)
 
 
 def record_all(hosts: Iterable[tuple[HostSpec, NestedQemu]], progress: Progress) -> list[Recording]:

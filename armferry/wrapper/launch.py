@@ -17,6 +17,7 @@ from pathlib import Path
 
 from armferry.gateway import Judge
 from armferry.gateway.address import FdAddress, TcpAddress, UnixAddress
+from armferry.hosts.fingerprints.as_end import end_of
 from armferry.hosts.fingerprints.fingerprint import Fingerprint, dump, parse
 from armferry.policy import (
     EMPTY,
@@ -261,7 +262,7 @@ class _Launch:
         return policy_for
 
     def _judge(self) -> Judge:
-        return Judge(self._fingerprint(), self._policy_for)
+        return Judge(end_of(self._fingerprint()), self._policy_for)
 
     def _fingerprint(self) -> Fingerprint:
         """What this QEMU would accept: asked once for each binary, kernel and machine."""

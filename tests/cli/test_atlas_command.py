@@ -12,6 +12,7 @@ import pytest
 from armferry.cli.judgement import Judgement
 from armferry.cli.main import main
 from armferry.decide import judge
+from armferry.ends import Move
 from armferry.hosts.fingerprints.atlas import read_atlas
 from armferry.hosts.fingerprints.kvm import Preflight
 from armferry.hosts.fingerprints.subject import Subject
@@ -150,7 +151,7 @@ def test_a_kernel_that_was_asked_needs_no_record_of_every_vcpu() -> None:
     fingerprint = read_atlas().find("6.12/neoverse-n1").fingerprint
     there = Subject("kvm:", fingerprint, None)
     guest = Subject("guest", replace(fingerprint, cpus=fingerprint.cpus * 2), None)
-    verdict = judge(guest.move_to(there), EMPTY)
+    verdict = judge(Move.between(guest.end, there.end), EMPTY)
     unasked = Judgement(guest, there, EMPTY, verdict)
     assert [note for note in unasked.warnings if "--smp 2" in note]
     asked = replace(unasked, kernel=Preflight("6.12", ()))

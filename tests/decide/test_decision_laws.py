@@ -5,7 +5,8 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from armferry.decide import Destination, SourceFacts, decide, stock_verdict
+from armferry.decide import decide, stock_verdict
+from armferry.ends import Destination, SourceFacts
 from armferry.policy import (
     EMPTY,
     AcceptedRisk,
@@ -24,6 +25,8 @@ from armferry.policy import (
     TolerancePlaced,
 )
 from armferry.registers import Accelerator, parse_register
+
+from .moves import move_of
 
 INDEXES = [
     parse_register(name)
@@ -145,5 +148,5 @@ def test_stock_qemu_takes_what_is_sent(
 ) -> None:
     decision = decide(incoming, there, policy, known)
     if decision.accepted and (decision.outgoing or not there.registers):
-        stock = stock_verdict([decision.outgoing], [there], version)
+        stock = stock_verdict(move_of([decision.outgoing], there, qemu=version))
         assert stock.loads, (stock, decision)

@@ -3,7 +3,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from armferry.decide import Destination, RegisterClass, Risk, SourceFacts, decide
+from armferry.decide import RegisterClass, Risk, decide
+from armferry.ends import Destination, SourceFacts
 from armferry.policy import (
     EMPTY,
     AcceptedRisk,

@@ -2,8 +2,9 @@
 
 import pytest
 
-from armferry.decide import Destination, Risk, SourceFacts, decide
 from armferry.decide import RegisterClass as Class
+from armferry.decide import Risk, decide
+from armferry.ends import Destination, SourceFacts
 from armferry.policy import EMPTY, Policy, aggregate, from_options
 from armferry.registers import Accelerator
 

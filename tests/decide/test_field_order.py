@@ -2,7 +2,8 @@
 
 import pytest
 
-from armferry.decide import Destination, RegisterClass, decide
+from armferry.decide import RegisterClass, decide
+from armferry.ends import Destination
 from armferry.policy import from_options
 from armferry.registers import Accelerator, describe, parse_register
 

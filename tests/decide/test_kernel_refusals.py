@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from armferry.decide import Destination
 from armferry.decide.values import refusal
+from armferry.ends import Destination
+from armferry.hosts.fingerprints.as_end import end_of
 from armferry.hosts.fingerprints.atlas import read_atlas
 from armferry.registers import Accelerator, name, parse_register
 
@@ -30,7 +31,7 @@ def test_every_refusal_is_foretold_and_no_other() -> None:
     assert answers.keys() == entries.keys()
     pairs = 0
     for there, sources in answers.items():
-        (destination,) = entries[there].destinations(1)
+        (destination,) = end_of(entries[there]).destinations(1)
         for source, refused in sources.items():
             incoming = entries[source].cpus[0]
             foretold = {

@@ -1,17 +1,14 @@
 """The smallest policy, in all four forms; data/plan.txt shows them for review."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from armferry.decide import (
     Answer,
-    Destination,
-    Layouts,
-    Move,
     Plan,
     Risk,
-    SourceFacts,
     judge,
     make_plan,
     plan_compat,
@@ -19,9 +16,12 @@ from armferry.decide import (
     plan_prose,
     plan_toml,
 )
+from armferry.ends import Destination, Move
 from armferry.policy import EMPTY, Policy, Source, aggregate, from_options, parse_document
 from armferry.registers import Accelerator, parse_register
 from armferry.stream.description import DeviceLayout, FieldLayout, StructLayout
+
+from .moves import move_of
 
 GOLDEN = Path(__file__).parent / "data" / "plan.txt"
 
@@ -62,15 +62,17 @@ def cpu(*subsections: str) -> DeviceLayout:
     return DeviceLayout("cpu", 0, 22, StructLayout("cpu", 22, fields, parts))
 
 
-def move(guest: dict[int, int], host: dict[int, int], layouts: Layouts | None = None) -> Move:
-    there = Destination(host, Accelerator.KVM)
-    return Move([guest], [there], [SourceFacts()], layouts=layouts or Layouts())
+def move(guest: dict[int, int], host: dict[int, int], **sections: Any) -> Move:
+    return move_of([guest], Destination(host, Accelerator.KVM), **sections)
 
 
 WHOLE = move(
     GUEST,
     HOST,
-    Layouts((cpu("cpu/fpmr"),), (cpu(),), ({"cpu/fpmr": b"\0\0\0\0\0\0\0\7"},), qemu="10.0.13"),
+    source=(cpu("cpu/fpmr"),),
+    destination=(cpu(),),
+    contents=({"cpu/fpmr": b"\0\0\0\0\0\0\0\7"},),
+    qemu="10.0.13",
 )
 
 
@@ -201,16 +203,19 @@ def test_what_nothing_lifts_is_not_planned() -> None:
 
 
 @pytest.mark.parametrize(
-    ("layouts", "words"),
+    ("sections", "words"),
     [
         (
-            Layouts(
-                (
+            {
+                "source": (
                     cpu(),
                     DeviceLayout("pl031", 0, 1, StructLayout("pl031", 1, (), ())),
                 ),
-                (cpu(), DeviceLayout("pl011", 0, 1, StructLayout("pl011", 1, (), ()))),
-            ),
+                "destination": (
+                    cpu(),
+                    DeviceLayout("pl011", 0, 1, StructLayout("pl011", 1, (), ())),
+                ),
+            },
             (
                 "GUEST cannot be moved to HOST by any policy:\n"
                 "- section 'pl031' instance 0: the guest has this device, the destination has not; "
@@ -219,7 +224,7 @@ def test_what_nothing_lifts_is_not_planned() -> None:
         )
     ],
 )
-def test_what_no_policy_mends(layouts: Layouts, words: str) -> None:
-    plan = make_plan(move(HOST, HOST, layouts), EMPTY)
+def test_what_no_policy_mends(sections: dict[str, Any], words: str) -> None:
+    plan = make_plan(move(HOST, HOST, **sections), EMPTY)
     assert not plan.works
     assert plan_prose(plan, "GUEST", "HOST") == words

@@ -7,15 +7,12 @@ from hypothesis import strategies as st
 
 from armferry.decide import (
     Answer,
-    Destination,
-    Layouts,
-    Move,
     Plan,
-    SourceFacts,
     judge,
     make_plan,
     plan_toml,
 )
+from armferry.ends import Destination, Move
 from armferry.policy import (
     AcceptedRisk,
     CapAtDestination,
@@ -34,6 +31,8 @@ from armferry.policy import (
 )
 from armferry.registers import Accelerator, Kind, parse_register
 from armferry.stream.description import DeviceLayout, StructLayout
+
+from .moves import move_of
 
 INDEXES = [
     parse_register(name)
@@ -83,19 +82,17 @@ def moves(draw: st.DrawFn) -> Move:
     there = draw(lists)
     accelerator = draw(st.sampled_from(Accelerator))
     at_reset = draw(st.booleans())
-    fact = SourceFacts(draw(st.none() | lists))
+    reset = draw(st.none() | lists)
     names = draw(st.sets(st.sampled_from(["cpu/fpmr", "cpu/zt0"])))
     content = {name: draw(st.sampled_from([b"\0" * 8, b"\7" * 8])) for name in names}
-    return Move(
+    return move_of(
         [{index: draw(values) for index in sorted(came)} for _ in range(vcpus)],
-        [Destination(there, accelerator, at_reset)] * vcpus,
-        [fact] * vcpus,
-        layouts=Layouts(
-            tuple(cpu(number, names) for number in range(vcpus)),
-            (cpu(0, set()),),
-            (content,) * vcpus,
-            qemu="10.0.13",
-        ),
+        Destination(there, accelerator, at_reset),
+        reset=reset,
+        source=tuple(cpu(number, names) for number in range(vcpus)),
+        destination=(cpu(0, set()),),
+        contents=(content,) * vcpus,
+        qemu="10.0.13",
     )
 
 

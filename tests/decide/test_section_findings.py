@@ -2,9 +2,11 @@
 
 import pytest
 
-from armferry.decide import Effect, Finding, Layouts, Risk, compare_layouts
+from armferry.decide import Effect, Risk, SectionDifference, compare_sections
 from armferry.policy import NO_RISK, AcceptedRisk
 from armferry.stream.description import DeviceLayout, FieldLayout, StructLayout
+
+from .moves import NOWHERE, move_of
 
 ARMED = b"\x00\x00\x00\x00\x12\x34\x56\x78"
 IDLE = b"\xff" * 8
@@ -29,20 +31,21 @@ def findings(
     fresh: bool = False,
     features: int | None = None,
     qemu: str = "10.0.13",
-) -> tuple[Finding, ...]:
-    layouts = Layouts(
-        (source,),
-        destination,
-        () if content is None else (content,),
+) -> tuple[SectionDifference, ...]:
+    move = move_of(
+        [{}],
+        NOWHERE,
+        source=(source,),
+        destination=destination,
+        contents=() if content is None else (content,),
         fresh=fresh,
-        at_reset=True,
         features=features,
         qemu=qemu,
     )
-    return compare_layouts(layouts, accepted)
+    return compare_sections(move, accepted)
 
 
-def told(found: tuple[Finding, ...]) -> list[tuple[Effect, Risk, str]]:
+def told(found: tuple[SectionDifference, ...]) -> list[tuple[Effect, Risk, str]]:
     return [(finding.effect, finding.risk, str(finding)) for finding in found]
 
 
@@ -56,13 +59,13 @@ def test_nothing_is_said_of_equal_sections() -> None:
 
 
 def test_nothing_is_said_without_layouts() -> None:
-    assert compare_layouts(Layouts((CPU,), ()), NO_RISK) == ()
+    assert compare_sections(move_of([{}], NOWHERE, source=(CPU,)), NO_RISK) == ()
 
 
 def test_subsection_at_reset_is_left_out() -> None:
     assert told(findings(TIMER, CPU, content={"cpu/wfxt-timer": IDLE})) == [
         (
-            Effect.MENDED,
+            Effect.REWRITTEN,
             Risk.LOSSLESS,
             (
                 "section 'cpu' instance 0, cpu/wfxt-timer: the destination does not "
@@ -78,7 +81,7 @@ def test_subsection_at_reset_is_left_out() -> None:
 def test_subsection_of_a_fresh_guest_is_left_out() -> None:
     assert told(findings(TIMER, CPU, fresh=True)) == [
         (
-            Effect.MENDED,
+            Effect.REWRITTEN,
             Risk.LOSSLESS,
             (
                 "section 'cpu' instance 0, cpu/wfxt-timer: the destination does not "
@@ -108,7 +111,7 @@ def test_subsection_in_use_is_refused_until_it_is_named() -> None:
     for accepted in (named, AcceptedRisk(lossy=True)):
         assert told(findings(TIMER, CPU, content=content, accepted=accepted)) == [
             (
-                Effect.MENDED,
+                Effect.REWRITTEN,
                 Risk.LOSSY,
                 (
                     "section 'cpu' instance 0, cpu/wfxt-timer: the destination does not accept it; "
@@ -152,7 +155,7 @@ def test_features_word() -> None:
     believing = device("cpu", field="env.features")
     assert told(findings(CPU, believing, features=0x73F0EF179)) == [
         (
-            Effect.MENDED,
+            Effect.REWRITTEN,
             Risk.LOSSLESS,
             (
                 "section 'cpu' instance 0, env.features: the destination believes the word that "
@@ -172,8 +175,15 @@ def test_features_word() -> None:
     ]
     assert findings(believing, believing, features=1) == ()
     assert findings(believing, CPU) == ()
-    ferried = Layouts((CPU,), (believing,), words=(0x73F0EF179,), features=0x73F0EF179)
-    assert compare_layouts(ferried, NO_RISK) == ()
+    ferried = move_of(
+        [{}],
+        NOWHERE,
+        source=(CPU,),
+        destination=(believing,),
+        words=(0x73F0EF179,),
+        features=0x73F0EF179,
+    )
+    assert compare_sections(ferried, NO_RISK) == ()
 
 
 def test_vcpu_without_a_record_is_like_the_first() -> None:

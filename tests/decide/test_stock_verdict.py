@@ -2,10 +2,13 @@
 
 import pytest
 
-from armferry.decide import Destination, Layouts, MessageClass, StockVerdict, stock_verdict
+from armferry.decide import MessageClass, StockVerdict, stock_verdict
+from armferry.ends import Destination
 from armferry.facts import UnknownQemuVersion, qemu_rules
 from armferry.registers import Accelerator, parse_register
 from armferry.stream.description import DeviceLayout, FieldLayout, StructLayout
+
+from .moves import move_of
 
 TPIDR = parse_register("TPIDR_EL0")
 CTR = parse_register("CTR_EL0")
@@ -37,7 +40,7 @@ def stock(
     version: str,
     accelerator: Accelerator = Accelerator.TCG,
 ) -> StockVerdict:
-    return stock_verdict([incoming], [Destination(own, accelerator)], version)
+    return stock_verdict(move_of([incoming], Destination(own, accelerator), qemu=version))
 
 
 @pytest.mark.parametrize("version", ["5.2.0", "10.0.13", "11.0.0", "11.1.3"])
@@ -202,7 +205,9 @@ def sections(
     source: tuple[DeviceLayout, ...], destination: tuple[DeviceLayout, ...], version: str
 ) -> StockVerdict:
     there = Destination({TPIDR: 0}, Accelerator.TCG)
-    return stock_verdict([{TPIDR: 1}], [there], version, Layouts(source, destination))
+    return stock_verdict(
+        move_of([{TPIDR: 1}], there, source=source, destination=destination, qemu=version)
+    )
 
 
 def test_unknown_subsection() -> None:
@@ -249,9 +254,16 @@ def test_destination_that_believes_the_features_word() -> None:
 def test_the_word_itself_counts_whatever_the_description_calls_it(word: int, loads: bool) -> None:
     """A state that was ferried there has the right word in a field that is called unused."""
     believing = (cpu(features="env.features"),)
-    layouts = Layouts((cpu(),), believing, words=(word,), features=0x73F0EF179)
-    there = Destination({TPIDR: 0}, Accelerator.TCG)
-    assert stock_verdict([{TPIDR: 1}], [there], "5.2.0", layouts).loads is loads
+    move = move_of(
+        [{TPIDR: 1}],
+        Destination({TPIDR: 0}, Accelerator.TCG),
+        source=(cpu(),),
+        destination=believing,
+        words=(word,),
+        features=0x73F0EF179,
+        qemu="5.2.0",
+    )
+    assert stock_verdict(move).loads is loads
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,15 @@
 """Ten lines that a person meets, one of each sort; data/ten-lines.txt shows them for review."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from armferry.decide import Destination, Layouts, Move, SourceFacts, judge, make_plan, plan_prose
+from armferry.decide import judge, make_plan, plan_prose
+from armferry.ends import Destination
 from armferry.policy import from_options, problems
 from armferry.registers import Accelerator, parse_register
 from armferry.stream.description import DeviceLayout, FieldLayout, StructLayout
+
+from .moves import move_of
 
 GOLDEN = Path(__file__).parent / "data" / "ten-lines.txt"
 
@@ -31,16 +35,13 @@ def device(name: str, version: int, *subsections: str) -> DeviceLayout:
     return DeviceLayout(name, 0, version, StructLayout(name, version, fields, parts))
 
 
-MOVE = Move(
+MOVE = move_of(
     [GUEST],
-    [Destination(HOST, Accelerator.KVM)],
-    [SourceFacts()],
-    layouts=Layouts(
-        (device("cpu", 22, "cpu/fpmr"), device("pl031", 1), device("pl061", 3)),
-        (device("cpu", 22), device("pl061", 4)),
-        ({"cpu/fpmr": b"\0\0\0\0\0\0\0\7"},),
-        qemu="10.0.13",
-    ),
+    Destination(HOST, Accelerator.KVM),
+    source=(device("cpu", 22, "cpu/fpmr"), device("pl031", 1), device("pl061", 3)),
+    destination=(device("cpu", 22), device("pl061", 4)),
+    contents=({"cpu/fpmr": b"\0\0\0\0\0\0\0\7"},),
+    qemu="10.0.13",
 )
 
 
@@ -49,12 +50,10 @@ def lines() -> list[str]:
     refused = [f"{one.name}: {one.why}" for one in verdict.decisions[0].refused]
     lossy = [f"{o.name}: {o.why}" for o in verdict.decisions[0].anomalies if not o.refused]
     warned = [*(str(problem) for problem in problems(POLICY)), *verdict.notes]
-    carried = MOVE.layouts.source[0]
-    sent = Move(
-        [GUEST],
-        MOVE.destinations,
-        MOVE.facts,
-        layouts=Layouts((carried,), (device("cpu", 22),), MOVE.layouts.contents, qemu="10.0.13"),
+    sent = replace(
+        MOVE,
+        source=replace(MOVE.source, devices=MOVE.source.devices[:1]),
+        destination=replace(MOVE.destination, devices=(device("cpu", 22),)),
     )
     planned = plan_prose(make_plan(sent, POLICY), "GUEST", "HOST").splitlines()[1:]
     return [

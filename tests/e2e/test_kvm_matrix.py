@@ -15,7 +15,8 @@ import pytest
 
 from armferry.cache import cache_folder
 from armferry.cli.main import main
-from armferry.decide import Answer, Risk, SourceFacts, judge
+from armferry.decide import Answer, Risk, judge
+from armferry.ends import Move
 from armferry.facts import qemu_rules, release_key
 from armferry.hosts.fingerprints.atlas import read_atlas
 from armferry.lab.apt import AptState
@@ -109,7 +110,8 @@ def test_the_gate_judges_an_update_of_the_kernel(capsys: pytest.CaptureFixture[s
     site = parse_document(gate.level, "level.toml", Source.SITE)
     assert site.level == "virt-10.0"
     for source, there in ((old, new), (new, old)):
-        move = replace(source.source().move_to(there.destination()), facts=(SourceFacts(),))
+        ran = replace(source.source().end, at_reset=False)
+        move = Move.between(ran, there.destination().end)
         verdicts = [
             judge(move, aggregate(machine, Accelerator.KVM, builtin=False, site=[site]))
             for machine in ("virt-10.0", "virt-10.1")

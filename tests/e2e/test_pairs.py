@@ -16,7 +16,6 @@ import pytest
 
 from armferry.decide import (
     Answer,
-    Move,
     Plan,
     Risk,
     StockVerdict,
@@ -25,6 +24,7 @@ from armferry.decide import (
     make_plan,
     plan_toml,
 )
+from armferry.ends import Move
 from armferry.ferry.edits import edits_of
 from armferry.hosts.fingerprints.subject import Subject, open_subject
 from armferry.hosts.qmp.process import LoadResult, MachineSpec, QemuProcess
@@ -156,15 +156,9 @@ class Row:
 
 
 def move_of(rig: Rig, pair: Pair, source: Subject, destination: Subject) -> Move:
-    host = open_subject(str(rig.fresh(pair.source, pair))).fingerprint
-    return Move(
-        source.lists,
-        destination.fingerprint.destinations(len(source.lists)),
-        source.facts(host),
-        source.machine,
-        destination.machine,
-        source.layouts_to(destination, rig.qemu(pair.destination).version),
-    )
+    host = open_subject(str(rig.fresh(pair.source, pair))).end
+    qemu = rig.qemu(pair.destination).version
+    return Move.between(source.end, destination.end, host=host, qemu=qemu)
 
 
 def planned(move: Move, pair: Pair) -> Plan:

@@ -15,6 +15,7 @@ from typing import Any, Self
 import pytest
 
 from armferry.gateway import Dialer, Gateway, Judge, Listener, Log, TransferReport, parse_address
+from armferry.hosts.fingerprints.as_end import end_of
 from armferry.hosts.fingerprints.fingerprint import Fingerprint
 from armferry.hosts.fingerprints.from_stream import fingerprint_of_stream
 from armferry.policy import EMPTY, Policy, aggregate
@@ -186,7 +187,7 @@ def judge_of() -> Callable[..., Judge]:
             builtin=builtin,
             command_line=policy,
         )
-        return Judge(fingerprint, lambda _machine, _accelerator: united)
+        return Judge(end_of(fingerprint), lambda _machine, _accelerator: united)
 
     return judge
 

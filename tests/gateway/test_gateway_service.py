@@ -17,6 +17,7 @@ import pytest
 
 from armferry.gateway import Ending, Judge, Limits, Listener, Log, TransferReport
 from armferry.gateway.address import TcpAddress, UnixAddress
+from armferry.hosts.fingerprints.as_end import end_of
 from armferry.hosts.fingerprints.fingerprint import Fingerprint, dump
 from armferry.policy import aggregate
 
@@ -245,7 +246,7 @@ def test_known_source_is_refused_before_the_guest_is_paused(
     carry: Carry, recorded: Recorded, host_of: Callable[[bytes], Fingerprint], destination: Any
 ) -> None:
     """After the switch to postcopy it would be too late: QEMU could not take the guest back."""
-    old, new = (host_of(recorded(f"tcg_{one}_virt-10.0_cortex-a57_1")) for one in RELEASES)
+    old, new = (end_of(host_of(recorded(f"tcg_{one}_virt-10.0_cortex-a57_1"))) for one in RELEASES)
     judge = Judge(new, lambda machine, accelerator: aggregate(machine, accelerator), old)
     stream = recorded("postcopy")
     with carry(judge, destination.address) as running:

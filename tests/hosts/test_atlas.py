@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from armferry.decide import Answer, Risk, SourceFacts, judge
+from armferry.decide import Answer, Risk, judge
+from armferry.ends import Move
 from armferry.facts.release import newest_match, release_key
+from armferry.hosts.fingerprints.as_end import end_of
 from armferry.hosts.fingerprints.atlas import (
     Atlas,
     Entry,
@@ -20,7 +22,7 @@ from armferry.hosts.fingerprints.atlas import (
 )
 from armferry.hosts.fingerprints.atlas.history import conditions
 from armferry.hosts.fingerprints.fingerprint import dump, parse
-from armferry.hosts.fingerprints.subject import Subject, open_subject
+from armferry.hosts.fingerprints.subject import open_subject
 from armferry.policy import AcceptedRisk, Policy, aggregate
 from armferry.registers import Accelerator, parse_register
 
@@ -143,8 +145,10 @@ def test_what_is_not_there_is_told_with_what_is() -> None:
 def test_an_entry_is_an_end_of_a_move() -> None:
     source, destination = (open_subject(f"atlas:{kernel}/{N1}") for kernel in ("6.12", "6.17"))
     policy = aggregate("virt-10.0", Accelerator.KVM)
-    assert judge(source.move_to(destination), policy).answer is Answer.WORKS_WITH_POLICY
-    back = judge(destination.move_to(source), policy)
+    assert (
+        judge(Move.between(source.end, destination.end), policy).answer is Answer.WORKS_WITH_POLICY
+    )
+    back = judge(Move.between(destination.end, source.end), policy)
     assert [one.name for one in back.decisions[0].refused] == ["PSCI_VERSION"]
 
 
@@ -157,8 +161,8 @@ def test_every_move_between_kernels_waits_for_no_more_than_a_word() -> None:
     for source, there in permutations(kernels, 2):
         if source.cpu != there.cpu:
             continue
-        ends = [Subject(one.name, one.fingerprint, None) for one in (source, there)]
-        move = replace(ends[0].move_to(ends[1]), facts=(SourceFacts(),))
+        ran = replace(end_of(source.fingerprint), guest=True, at_reset=False)
+        move = Move.between(ran, end_of(there.fingerprint))
         assert judge(move, told).answer is not Answer.FAILS, (source.name, there.name)
         refused |= set(judge(move, asking).decisions[0].refused)
     assert refused

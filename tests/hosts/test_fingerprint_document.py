@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from armferry.errors import ArmferryError
+from armferry.hosts.fingerprints.as_end import end_of
 from armferry.hosts.fingerprints.fingerprint import (
     Fingerprint,
     FingerprintError,
@@ -122,10 +123,10 @@ def test_vcpu_that_was_not_recorded_is_like_the_first() -> None:
     fingerprint = Fingerprint(
         Provenance("probe", accelerator=Accelerator.TCG), ({1: 10}, {1: 11}), at_reset=True
     )
-    lists = [destination.registers for destination in fingerprint.destinations(4)]
+    lists = [destination.registers for destination in end_of(fingerprint).destinations(4)]
     assert lists == [{1: 10}, {1: 11}, {1: 10}, {1: 10}]
-    assert [one.same_vcpus for one in fingerprint.destinations(2)] == [True, True]
-    assert not any(one.same_vcpus for one in fingerprint.destinations(3))
+    assert [one.same_vcpus for one in end_of(fingerprint).destinations(2)] == [True, True]
+    assert not any(one.same_vcpus for one in end_of(fingerprint).destinations(3))
 
 
 @pytest.mark.qemu

@@ -3,18 +3,27 @@
 from collections import defaultdict
 from itertools import combinations
 
-from armferry.decide import Answer, Move, Plan, Risk, judge, make_plan
+from armferry.decide import (
+    Answer,
+    Plan,
+    Risk,
+    judge,
+    make_plan,
+)
+from armferry.ends import Move
 from armferry.hosts.fingerprints.atlas import read_atlas
 from armferry.hosts.fingerprints.subject import Subject
 from armferry.policy import Document, Policy, Source, aggregate, parse_document, problems, to_toml
 
 
 def policy_of(move: Move, *files: Document) -> Policy:
-    return aggregate(move.machine or "virt", move.destinations[0].accelerator, files=files)
+    return aggregate(
+        str(move.source.machine or "virt"), move.destinations[0].accelerator, files=files
+    )
 
 
 def both_ways(one: Subject, other: Subject) -> list[tuple[Move, Plan]]:
-    moves = one.move_to(other), other.move_to(one)
+    moves = Move.between(one.end, other.end), Move.between(other.end, one.end)
     return [(move, make_plan(move, policy_of(move))) for move in moves]
 
 

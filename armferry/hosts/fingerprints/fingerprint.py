@@ -15,7 +15,6 @@ from armferry.errors import ArmferryError
 from armferry.registers import Accelerator, accelerator_of
 
 if TYPE_CHECKING:
-    from armferry.decide import Destination
     from armferry.stream.description import DeviceLayout, FieldLayout, StructLayout
     from armferry.stream.events import Configuration, RamBlock
 
@@ -100,22 +99,6 @@ class Fingerprint:
     def accelerator(self) -> Accelerator:
         """Who made the lists; told from the indexes when the provenance does not say."""
         return self.provenance.accelerator or accelerator_of(self.cpus[0])
-
-    def destinations(self, vcpus: int) -> "tuple[Destination, ...]":
-        """What each of `vcpus` vCPUs would accept; one that was not recorded is like the first."""
-        # here, so that a host that only writes its fingerprint does not load the decision
-        from armferry.decide import Destination
-
-        return tuple(
-            Destination(
-                self.cpus[vcpu] if vcpu < len(self.cpus) else self.cpus[0],
-                self.accelerator,
-                self.at_reset,
-                self.writable,
-                same_vcpus=vcpus == len(self.cpus),
-            )
-            for vcpu in range(vcpus)
-        )
 
 
 def dump(fingerprint: Fingerprint) -> str:

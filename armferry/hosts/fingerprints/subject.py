@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from armferry.decide import Layouts, Move, SourceFacts
+from armferry.ends import UNKNOWN, End, guest_end
 from armferry.errors import ArmferryError
 from armferry.hosts.files.locked import FileWindow, UnreadableFile
 from armferry.hosts.files.saved_file import Saved, saved_from, saved_in
+from armferry.hosts.fingerprints.as_end import end_of
 from armferry.hosts.fingerprints.atlas import read_atlas
 from armferry.hosts.fingerprints.fingerprint import MAX_DOCUMENT, Fingerprint, parse
 from armferry.hosts.fingerprints.from_kvm import fingerprint_of_kvm
@@ -78,52 +79,20 @@ class Subject:
         """One register list for each vCPU."""
         return self.fingerprint.cpus
 
-    def facts(self, host: Fingerprint | None) -> tuple[SourceFacts, ...]:
-        """What is known of each vCPU as a source; `host` is a fingerprint of its host, if any."""
-        fresh = self.saved is not None and self.saved.fresh
-        if host is None and self.fingerprint.at_reset and self.saved is None:
-            host = self.fingerprint
-        return tuple(
-            SourceFacts(None if host is None else one.registers, fresh)
-            for one in (host or self.fingerprint).destinations(len(self.lists))
-        )
-
-    def move_to(
-        self, destination: "Subject", host: Fingerprint | None = None, qemu: str = ""
-    ) -> Move:
-        """The move from here to `destination`.
-
-        `host` is a fingerprint of the source's host, `qemu` the version of the destination's QEMU,
-        empty to believe its fingerprint.
-        """
-        return Move(
-            lists=self.lists,
-            destinations=destination.fingerprint.destinations(len(self.lists)),
-            facts=self.facts(host),
-            machine=self.machine,
-            destination_machine=destination.machine,
-            layouts=self.layouts_to(destination, qemu),
-        )
-
-    def layouts_to(self, destination: "Subject", qemu: str) -> Layouts:
-        """What is known of the sections of a move from here to `destination`.
-
-        `qemu` is the version of the destination's QEMU, empty to believe its fingerprint. Raises
-        BadStream where the CPU's subsections cannot be told apart.
-        """
-        there = destination.fingerprint
-        cpus = () if self.saved is None else self.saved.cpus
-        with naming(self.text):
-            contents = tuple({p.name: p.payload for p in cpu.subsections} for cpu in cpus)
-        return Layouts(
-            source=self.fingerprint.devices,
-            destination=there.devices,
-            contents=contents,
-            words=tuple(cpu.features for cpu in cpus),
-            fresh=self.fingerprint.at_reset,
-            at_reset=there.at_reset,
-            features=there.features,
-            qemu=qemu or there.provenance.qemu,
+    @property
+    def end(self) -> End:
+        """It as one end of a move."""
+        saved = self.saved
+        if saved is None:
+            return end_of(self.fingerprint, self.text)
+        return guest_end(
+            self.text,
+            saved.machine,
+            saved.cpus,
+            self.fingerprint.devices,
+            fresh=saved.fresh,
+            memory=saved.blocks,
+            configuration=saved.configuration or UNKNOWN,
         )
 
 

@@ -10,10 +10,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from armferry.decide import Answer, Move, Verdict, judge, stock_verdict
+from armferry.decide import Answer, Verdict, judge, stock_verdict
+from armferry.ends import End, Move
 from armferry.facts import tcg_ignores_writes
+from armferry.hosts.fingerprints.as_end import end_of
 from armferry.hosts.fingerprints.fingerprint import Fingerprint
-from armferry.hosts.fingerprints.subject import Subject, open_subject
+from armferry.hosts.fingerprints.subject import open_subject
 from armferry.hosts.libvirt.domain import DomainFacts
 from armferry.hosts.libvirt.state_folder import Stored, other_hosts, stored, write_json
 from armferry.policy import SITE_FOLDER, aggregate, read_site
@@ -44,7 +46,7 @@ def make_table(
             "emulator": list(one.emulator_identity),
             **_list_of(one.fingerprint),
             "hosts": {
-                name: _answers(Subject(name, theirs, None), one.fingerprint)
+                name: _answers(end_of(theirs, name), one.fingerprint)
                 for name, fingerprints in others.items()
                 for theirs in fingerprints
                 if _same_kind(theirs, one)
@@ -63,7 +65,7 @@ def judge_image(path: str, domain: DomainFacts, moves: str, state: str) -> str |
             domain.accelerator,
             domain.emulator,
         ):
-            reason = _answers(open_subject(path), one.fingerprint)[moves]
+            reason = _answers(open_subject(path).end, one.fingerprint)[moves]
             return None if reason is None else f"{domain.name} cannot be restored here: {reason}"
     return None
 
@@ -97,24 +99,12 @@ def _fixed(index: int, accelerator: Accelerator) -> bool:
     return register.constant or register.kind in _FIXED_KINDS
 
 
-def _answers(source: Subject, here: Fingerprint) -> dict[str, str | None]:
+def _answers(source: End, here: Fingerprint) -> dict[str, str | None]:
     """For each way of moving a reason against it, in one line, or None."""
-    destination = Subject("here", here, None)
-    count = len(source.lists)
-    destinations = here.destinations(count)
-    layouts = source.layouts_to(destination, "")
-    stock = stock_verdict(source.lists, destinations, here.provenance.qemu, layouts)
-    verdict = judge(
-        Move(
-            lists=source.lists,
-            destinations=destinations,
-            facts=source.facts(None),
-            machine=source.machine,
-            destination_machine=destination.machine,
-            layouts=layouts,
-        ),
-        aggregate(source.machine, here.accelerator, site=read_site(SITE_FOLDER)),
-    )
+    move = Move.between(source, end_of(here, "here"))
+    policy = aggregate(str(source.machine or ""), here.accelerator, site=read_site(SITE_FOLDER))
+    verdict = judge(move, policy)
+    stock = stock_verdict(move)
     return {
         "stock": None if stock.loads else _stock_reason(stock.culprits, verdict, here),
         "ferried": None if verdict.answer is not Answer.FAILS else _reason(verdict),

@@ -6,13 +6,13 @@ every decision.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from armferry.decide import Destination, Move, SourceFacts, judge
+from armferry.decide import judge
+from armferry.ends import End, Move, guest_end
 from armferry.gateway import Judgement, PolicyFor
-from armferry.policy import Policy
-from armferry.registers import accelerator_of
 from armferry.stream.events import DeviceSection
-from armferry.stream.saved_state import cpus_of
+from armferry.stream.saved_state import cpus_of, never_ran
 
 __all__ = ["HidingJudge"]
 
@@ -29,20 +29,19 @@ class HidingJudge:
     def __call__(self, machine: str, sections: Sequence[DeviceSection]) -> Judgement:
         """The sections as they may leave. Raises StreamError."""
         cpus = cpus_of(sections, sections[0].offset if sections else 0)
-        accelerator = accelerator_of(cpus[0].registers)
-        hidden = self._policy_for(machine, accelerator).hidden
-        destinations = [
-            Destination(
-                {index: value for index, value in cpu.registers.items() if index not in hidden},
-                accelerator,
-                at_reset=False,
-            )
-            for cpu in cpus
-        ]
-        move = Move(
-            lists=[cpu.registers for cpu in cpus],
-            destinations=destinations,
-            facts=(SourceFacts(),) * len(cpus),
-            machine=machine,
+        guest = guest_end("the guest", machine, cpus, (), fresh=never_ran(sections, cpus))
+        # a version that is pinned was given to the guest when it started, and is for the
+        # destination to lower
+        policy = replace(self._policy_for(machine, guest.accelerator), psci={})
+        # a host that knows all but what is hidden, and nothing of the sections
+        anywhere = End(
+            "any host",
+            tuple(
+                {index: value for index, value in registers.items() if index not in policy.hidden}
+                for registers in guest.cpus
+            ),
+            guest.accelerator,
+            at_reset=False,
         )
-        return Judgement(tuple(sections), cpus, judge(move, Policy(hidden=hidden)))
+        verdict = judge(Move.between(guest, anywhere), policy)
+        return Judgement(tuple(sections), cpus, verdict)

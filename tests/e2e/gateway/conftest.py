@@ -25,6 +25,7 @@ from armferry.gateway import (
     TransferReport,
     parse_address,
 )
+from armferry.hosts.fingerprints.as_end import end_of
 from armferry.hosts.fingerprints.fingerprint import Fingerprint, dump
 from armferry.hosts.fingerprints.probe import fingerprint_of_qemu
 from armferry.hosts.qmp.process import MachineSpec, QemuProcess
@@ -353,7 +354,7 @@ class Rig:
         def policy_for(machine: str, accelerator: Accelerator) -> Policy:
             return aggregate(machine, accelerator, command_line=policy)
 
-        return Judge(self.fingerprint(name, spec or self.spec()), policy_for)
+        return Judge(end_of(self.fingerprint(name, spec or self.spec())), policy_for)
 
     def crossing(
         self, source: QemuProcess, destination: QemuProcess, way: Way, judge: Judge, **options: Any

@@ -19,6 +19,7 @@ import pytest
 from armferry.decide import Risk
 from armferry.gateway import Dialer, Ending, Gateway, Judge, Limits, Listener, TransferReport
 from armferry.gateway.address import FdAddress
+from armferry.hosts.fingerprints.as_end import end_of
 from armferry.hosts.fingerprints.fingerprint import Fingerprint
 from armferry.lab.guest import GuestLog
 from armferry.lab.host import HostSpec, LabHost
@@ -100,7 +101,7 @@ def test_live_between_two_kernels_and_back(guest_kernel: Path) -> None:
         def policy_for(machine: str, accelerator: Accelerator) -> Policy:
             return aggregate(machine, accelerator, command_line=policy)
 
-        return Judge(fingerprints[kernel], policy_for)
+        return Judge(end_of(fingerprints[kernel]), policy_for)
 
     older = from_options(psci_versions=("1.1",))
     with contextlib.ExitStack() as stack, ThreadPoolExecutor(2) as pool:

@@ -1,0 +1,88 @@
+"""One side of a move: register lists, sections, and where they were recorded.
+
+Either a guest, as a stream brings it, or a host, as a fingerprint describes it. What was not
+recorded is `UNKNOWN`, which is never taken for none.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from armferry.ends.unknown import UNKNOWN, NotKnown
+from armferry.ends.vcpu import Destination
+from armferry.registers import Accelerator
+from armferry.stream.description import DeviceLayout
+from armferry.stream.events import Configuration, RamBlock
+
+__all__ = ["End", "HostFacts"]
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What a host gives a guest beside the register list.
+
+    `counter_hz` is CNTFRQ_EL0 in Hz, `vector_lengths` the SVE vector lengths in bits, `gic` the
+    version of the interrupt controller (2, 3 or 4).
+    """
+
+    counter_hz: int | NotKnown = UNKNOWN
+    vector_lengths: frozenset[int] | NotKnown = UNKNOWN
+    gic: int | NotKnown = UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One side of a move.
+
+    `text` is how a person named it. `cpus` has one register list (index -> value) for each vCPU,
+    never none. `guest` says that the lists are those of the very guest that moves, not of a host
+    that could run it; `at_reset` that the values are those after reset: a guest that never ran, or
+    a host recorded before any guest ran. `devices` is empty when nothing is known of the sections.
+
+    `contents` has for each vCPU the content of each subsection of `cpu`, by name, and `words` the
+    env.features word of each, both empty where the end is no stream. `features` is the host's own
+    env.features word, None unless its QEMU takes the word from the stream. `writable` maps an
+    identification register to the bits that the kernel lets be set, `hardware` to the value of the
+    hardware. `memory` are the blocks of guest memory and `configuration` what a stream begins with.
+    """
+
+    text: str
+    cpus: tuple[Mapping[int, int], ...]
+    accelerator: Accelerator
+    at_reset: bool
+    guest: bool = False
+    machine: str | NotKnown = UNKNOWN
+    cpu: str | NotKnown = UNKNOWN
+    qemu: str | NotKnown = UNKNOWN
+    kernel: str | NotKnown = UNKNOWN
+    devices: tuple[DeviceLayout, ...] = ()
+    contents: tuple[Mapping[str, bytes], ...] = ()
+    words: tuple[int, ...] = ()
+    features: int | None = None
+    writable: Mapping[int, int] | NotKnown = UNKNOWN
+    hardware: Mapping[int, int] | NotKnown = UNKNOWN
+    memory: tuple[RamBlock, ...] | NotKnown = UNKNOWN
+    configuration: Configuration | NotKnown = UNKNOWN
+    host: HostFacts = field(default_factory=HostFacts)
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it is a guest that never ran."""
+        return self.guest and self.at_reset
+
+    def registers(self, vcpu: int) -> Mapping[int, int]:
+        """The list of one vCPU; one that was not recorded is like the first."""
+        return self.cpus[vcpu] if vcpu < len(self.cpus) else self.cpus[0]
+
+    def destinations(self, vcpus: int) -> tuple[Destination, ...]:
+        """What each of a guest's `vcpus` vCPUs would find here."""
+        return tuple(
+            Destination(
+                self.registers(vcpu),
+                self.accelerator,
+                self.at_reset,
+                None if self.writable is UNKNOWN else self.writable,
+                vcpus == len(self.cpus),
+                None if self.hardware is UNKNOWN else self.hardware,
+            )
+            for vcpu in range(vcpus)
+        )

@@ -1,0 +1,47 @@
+"""A guest as one end of a move, from the sections that carry it.
+
+The one place that says what a stream tells of its sections: with a description, what that says;
+without one (postcopy, suppress-vmdesc), what the bytes of the vCPUs' sections tell.
+"""
+
+from collections.abc import Sequence
+
+from armferry.ends.end import End
+from armferry.ends.unknown import UNKNOWN, NotKnown
+from armferry.registers import accelerator_of
+from armferry.stream.cpu import CpuState
+from armferry.stream.description import DeviceLayout
+from armferry.stream.events import Configuration, RamBlock
+
+__all__ = ["guest_end"]
+
+
+def guest_end(
+    text: str,
+    machine: str | NotKnown,
+    cpus: Sequence[CpuState],
+    described: Sequence[DeviceLayout],
+    *,
+    fresh: bool,
+    memory: tuple[RamBlock, ...] | NotKnown = UNKNOWN,
+    configuration: Configuration | NotKnown = UNKNOWN,
+) -> End:
+    """The guest with these vCPUs; `described` is empty where the stream has no description.
+
+    `fresh` says that it never ran.
+    """
+    registers = tuple(cpu.registers for cpu in cpus)
+    return End(
+        text,
+        registers,
+        accelerator_of(registers[0]),
+        at_reset=fresh,
+        guest=True,
+        machine=machine or UNKNOWN,
+        devices=tuple(described) or tuple(cpu.layout for cpu in cpus),
+        contents=tuple({part.name: part.payload for part in cpu.subsections} for cpu in cpus),
+        words=tuple(cpu.features for cpu in cpus),
+        features=cpus[0].trusted_features,
+        memory=memory,
+        configuration=configuration,
+    )

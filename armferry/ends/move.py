@@ -1,0 +1,61 @@
+"""A move: a source, a destination, and what is known of the source's reset values.
+
+Made in one way only, `Move.between`, whoever asks: a command, the gateway, the hook, the lab.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from armferry.ends.end import End
+from armferry.ends.reset_knowledge import ResetKnowledge
+from armferry.ends.unknown import NotKnown
+from armferry.ends.vcpu import Destination, SourceFacts
+
+__all__ = ["Move"]
+
+
+@dataclass(frozen=True)
+class Move:
+    """What is to be moved where.
+
+    `qemu` is the version of the destination's QEMU (`10.0.13`), `reset` what is known of the
+    source's values after reset.
+    """
+
+    source: End
+    destination: End
+    reset: ResetKnowledge
+    qemu: str | NotKnown
+
+    @classmethod
+    def between(
+        cls, source: End, destination: End, *, host: End | None = None, qemu: str = ""
+    ) -> "Move":
+        """The move of `source` to `destination`.
+
+        `host` is a fingerprint of the source's host, `qemu` the version of the destination's QEMU,
+        empty to take the one that `destination` was recorded with. Raises GuestHadRun.
+        """
+        known = ResetKnowledge.of(source, host)
+        return cls(source, destination, known, qemu or destination.qemu)
+
+    @cached_property
+    def lists(self) -> tuple[Mapping[int, int], ...]:
+        """The register list of each vCPU as it comes."""
+        return self.source.cpus
+
+    @cached_property
+    def destinations(self) -> tuple[Destination, ...]:
+        """What each vCPU of the guest finds on the destination."""
+        return self.destination.destinations(len(self.source.cpus))
+
+    @cached_property
+    def facts(self) -> tuple[SourceFacts, ...]:
+        """What is known of each vCPU of the source beyond its list."""
+        return tuple(SourceFacts(values, self.source.fresh) for values in self.reset.values)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said of the records themselves, in words."""
+        return self.reset.notes
