@@ -22,6 +22,7 @@ from armferry.errors import ArmferryError, EnvironmentFault
 __all__ = ["main", "make_parser"]
 
 _COMMANDS = {
+    "explain": "what a line of QEMU, libvirt or the kernel means, and what to type next",
     "inspect": "machine, sections, CPUs, registers by name with decoded fields",
     "fingerprint": "what a host would accept, as a document",
     "diff": "what each has alone, values that differ, fields decoded",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Cell", "Table", "facts", "heading", "line", "next_step", "table"]
+__all__ = ["Cell", "Table", "facts", "heading", "line", "next_step", "next_steps", "prose", "table"]
 
 _COLUMN_GAP = "  "
 _NARROWEST_PROSE = 24
@@ -55,6 +55,17 @@ def line(text: str = "", role: str = "") -> None:
         print(text)
 
 
+def prose(text: str, role: str = "", indent: int = 2) -> None:
+    """A sentence or more, indented; a terminal wraps it between words, anything else does not."""
+    if not _rich():
+        print(" " * indent + text)
+        return
+    from rich.padding import Padding
+    from rich.text import Text
+
+    _console().print(Padding(Text(text, style=_STYLES.get(role, "")), (0, 0, 0, indent)))
+
+
 def heading(text: str) -> None:
     """A heading, set off by a blank line."""
     line()
@@ -81,8 +92,14 @@ def table(content: Table) -> None:
 
 def next_step(command: str) -> None:
     """The last line: what to type next."""
+    next_steps([command])
+
+
+def next_steps(commands: Sequence[str]) -> None:
+    """The last lines: what to type next, one or the other."""
     line()
-    line(f"next: {command}", "good")
+    for number, command in enumerate(commands):
+        line(f"{'      ' if number else 'next: '}{command}", "good")
 
 
 def _plain_table(content: Table) -> None:
