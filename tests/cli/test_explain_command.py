@@ -12,7 +12,7 @@ LOG = """\
 2021-09-18T11:14:14.456227Z qemu-system-aarch64: Invalid value 236 expecting positive value <= 162
 2021-09-18T11:14:14.456269Z qemu-system-aarch64: Failed to load cpu:cpreg_vmstate_array_len
 char device redirected to /dev/pts/1 (label charserial0)
-2021-09-18T11:14:14.456279Z qemu-system-aarch64: error while loading state for instance 0x0 of device 'cpu'
+2021-09-18T11:14:14.456279Z qemu: error while loading state for instance 0x0 of device 'cpu'
 2021-09-18T11:14:14.456887Z qemu-system-aarch64: load of migration failed: Invalid argument
 """
 NAMES = ["register-list-too-long", "register-list-field", "cpu-not-loaded", "load-failed"]
@@ -54,7 +54,7 @@ def test_a_line_without_quotes(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_log_that_was_pasted(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", LOG]) == 0
-    assert capsys.readouterr().out.count("qemu-system-aarch64") == 4
+    assert capsys.readouterr().out.count("2021-09-18T11") == 4
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,9 @@ def test_names_are_unique_and_each_line_has_a_source() -> None:
         ),
         (
             (
-                "warning: handle_cpreg_missing_in_incoming_stream: system register op0:3 op1:0 crn:2 "
-                "crm:0 op2:3 expected by the destination but not in the incoming stream: skip it"
+                "warning: handle_cpreg_missing_in_incoming_stream: system register op0:3 op1:0 "
+                "crn:2 crm:0 op2:3 expected by the destination but not in the incoming stream: "
+                "skip it"
             ),
             0x603000000013C103,
         ),
