@@ -1,7 +1,8 @@
 """The program `armferry`: the parser, and how every error ends.
 
 Exit codes: 0 works, 1 works only with a stated policy, 2 will not work, 3 bad usage or input,
-4 broken environment. An error is one line on standard error, never a traceback.
+4 broken environment, 5 an error that armferry did not expect. An error is one line on standard
+error; a traceback comes with --debug only.
 
 Only the module of the command that is named is imported, `armferry.cli.NAME`, so that a command on
 a small host does not wait for all the others.
@@ -10,6 +11,7 @@ a small host does not wait for all the others.
 import argparse
 import importlib
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -17,7 +19,7 @@ from types import FrameType
 from typing import NoReturn
 
 from armferry import __version__
-from armferry.errors import ArmferryError, EnvironmentFault
+from armferry.errors import UNFORESEEN, ArmferryError, EnvironmentFault, unforeseen
 
 __all__ = ["main", "make_parser"]
 
@@ -34,10 +36,12 @@ _COMMANDS = {
     "host": "what this host has, and its stored fingerprints",
     "hook": "libvirt's hook: stop a move that cannot work before anything is sent",
     "atlas": "recorded fingerprints of kernels and QEMUs; since when a register is there, and why",
-    "qemu": "QEMU with the properties of the mission on its command line",
+    "qemu": "run stock QEMU of any version, with hidden and safe-missing registers",
     "lab": "real QEMUs and kernels, under emulation",
 }
 """Command -> what it does, as the list of commands says it."""
+_DEBUG = "--debug"
+_LONGEST = 500  # letters of a command line that is repeated
 
 
 class _Parser(argparse.ArgumentParser):
@@ -59,9 +63,12 @@ def make_parser(command: str | None) -> argparse.ArgumentParser:
         epilog="SOURCE and DEST are a stream file, a libvirt save image, a fingerprint, - for "
         "standard input, kvm: for this host's own KVM, or atlas:KERNEL/CPU, an entry of the atlas. "
         "Exit codes: 0 works, 1 works only with a stated policy, 2 will not work, 3 bad usage or "
-        "input, 4 broken environment.",
+        "input, 4 broken environment, 5 an error that armferry did not expect (please report it).",
     )
     parser.add_argument("--version", action="version", version=f"armferry {__version__}")
+    parser.add_argument(
+        _DEBUG, action="store_true", help="show where an error that was not expected came from"
+    )
     # prog is given because argparse would load shutil and all it needs to work it out
     commands = parser.add_subparsers(
         metavar="COMMAND", required=True, parser_class=_Parser, prog=parser.prog
@@ -97,8 +104,9 @@ def main(words: Sequence[str] | None = None) -> int:
         if sys.stdout is None:
             raise EnvironmentFault("standard output is closed")
         words = sys.argv[1:] if words is None else words
-        # Before a command only --help and --version can stand, and both end the program.
-        arguments = make_parser(words[0] if words else None).parse_args(words)
+        # Before a command stand --debug, or --help and --version, which end the program.
+        command = next((word for word in words if word != _DEBUG), None)
+        arguments = make_parser(command).parse_args(words)
         code: int = arguments.func(arguments)
         sys.stdout.flush()
     except ArmferryError as error:
@@ -111,9 +119,28 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except OSError as error:
-        print(f"armferry: {error}", file=sys.stderr)
+        place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        print(f"armferry: {place}{error.strerror or error}", file=sys.stderr)
         return EnvironmentFault.exit_code
+    except Exception as error:
+        return _report(error, list(words or ()))
     return code
+
+
+def _report(error: Exception, words: list[str]) -> int:
+    """Says what nobody expected to go wrong; the exit code for it."""
+    if _DEBUG in words[:1]:
+        import traceback
+
+        traceback.print_exc()
+        how = "with the lines above"
+    else:
+        again = shlex.join(["armferry", _DEBUG, *words])
+        how = (
+            f"with what this prints: {again if len(again) < _LONGEST else f'armferry {_DEBUG} ...'}"
+        )
+    print(f"armferry: {unforeseen(error)}; please report it {how}", file=sys.stderr)
+    return UNFORESEEN
 
 
 def _end(number: int, _: FrameType | None) -> NoReturn:

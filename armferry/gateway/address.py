@@ -5,6 +5,7 @@ Knows the forms `tcp:HOST:PORT` (IPv6 in brackets), `unix:PATH`, `exec:COMMAND`,
 to know how they are opened (`endpoint`).
 """
 
+import re
 from dataclasses import dataclass
 
 from armferry.gateway.errors import AddressError
@@ -19,6 +20,7 @@ __all__ = [
     "parse_address",
 ]
 
+_PORT = re.compile(r"[0-9]{1,5}")
 _ACCEPTED = "accepted: tcp:HOST:PORT, tcp:[IPV6]:PORT, unix:PATH, exec:COMMAND, fd:NUMBER, systemd:"
 
 
@@ -89,7 +91,7 @@ def parse_address(text: str) -> Address:
             return UnixAddress(rest)
         case "exec" if rest:
             return ExecAddress(rest)
-        case "fd" if rest.isascii() and rest.isdigit():
+        case "fd" if rest.isascii() and rest.isdigit() and len(rest) < 10:
             return FdAddress(int(rest))
         case "systemd":
             return SystemdAddress(rest)
@@ -106,6 +108,6 @@ def _tcp(text: str, rest: str) -> TcpAddress:
         host = host[1:-1]
     elif ":" in host:
         raise AddressError(f"{text!r}: write an IPv6 address in brackets, tcp:[ADDRESS]:PORT")
-    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
+    if not colon or not _PORT.fullmatch(port) or int(port) > 65_535:
         raise AddressError(f"{text!r}: the port must be a number from 0 to 65535")
     return TcpAddress(host, int(port))

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import ipaddress
 import os
+import re
 import select
 import signal
 import socket
@@ -317,7 +318,7 @@ def _systemd_number(address: SystemdAddress) -> int:
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         raise AddressError(f"{address}: systemd has passed no sockets to this process")
     text = os.environ.get("LISTEN_FDS", "0")
-    count = int(text) if text.isascii() and text.isdigit() else 0
+    count = int(text) if re.fullmatch("[0-9]{1,6}", text) else 0
     names = os.environ.get("LISTEN_FDNAMES", "").split(":")
     if not address.name and count == 1:
         return _FIRST_SYSTEMD_FD

@@ -30,7 +30,7 @@ __all__ = ["DEFAULTS", "Machine", "applies", "builtin_levels", "resolve"]
 
 DEFAULTS = "defaults"
 
-_VIRT = re.compile(r"virt-(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)")
+_VIRT = re.compile(r"virt-(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})")
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,7 @@ RULES = (
 
 _N = r"(0x[0-9a-f]+|[0-9]+)"
 _NUMBER = re.compile(_N, re.IGNORECASE)
+_MOST_DIGITS = 40  # of a 64-bit number, with zeros before it
 _CONDITION = re.compile(rf"\( ?value ?& ?{_N} ?\) ?== ?{_N}", re.IGNORECASE)
 
 
@@ -149,7 +150,7 @@ def parse_number(text: str, where: str) -> int:
     """A register value: hexadecimal or decimal, 64 bits; raises RuleError."""
     text = text.strip()
     number = -1
-    if _NUMBER.fullmatch(text):
+    if _NUMBER.fullmatch(text) and len(text) <= _MOST_DIGITS:
         number = int(text, 16 if text[:2].lower() == "0x" else 10)
     if not 0 <= number < 1 << 64:
         raise RuleError(

@@ -43,9 +43,10 @@ _ACCEPTED = (
     "a register is a number (0x603000000013c103), a name (TCR2_EL1) "
     "or an encoding (S3_0_C2_C0_3; AArch32: p14,3,c0,c5,0 or p15,0,c2)"
 )
-_SYSTEM = re.compile(r"s(\d+)_(\d+)_c(\d+)_c(\d+)_(\d+)(?::(\d+))?")
-_CP = re.compile(r"p(\d+),(\d+),c(\d+)(?:,c(\d+),(\d+))?(,s)?")
-_COLON = re.compile(r"(core|demux|fw|fwbitmap|sve):(\d+)(?::(\d+))?(?::(\d+))?")
+_N = r"([0-9]{1,20})"
+_SYSTEM = re.compile(rf"s{_N}_{_N}_c{_N}_c{_N}_{_N}(?::{_N})?")
+_CP = re.compile(rf"p{_N},{_N},c{_N}(?:,c{_N},{_N})?(,s)?")
+_COLON = re.compile(rf"(core|demux|fw|fwbitmap|sve):{_N}(?::{_N})?(?::{_N})?")
 _SIZES = {"32": 4, "64": 8, "128": 16}
 _SHORTEST_START, _LONGEST_NAME = 3, 40  # letters of a name that suggestions are made from
 _LONGEST_SHOWN = 80

@@ -79,7 +79,7 @@ def psci_version(text: str) -> int:
     major, dot, minor = text.strip().partition(".")
     if not (dot and major.isdecimal() and minor.isdecimal()):
         raise PsciVersionError(f"PSCI version {text!r} is not MAJOR.MINOR, as in 1.1")
-    if int(major) > 0x7FFF or int(minor) > 0xFFFF:
+    if max(len(major), len(minor)) > 5 or int(major) > 0x7FFF or int(minor) > 0xFFFF:
         raise PsciVersionError(f"PSCI version {text!r} is out of range: 32767.65535 is the last")
     return int(major) << 16 | int(minor)
 

@@ -54,7 +54,7 @@ from armferry.wrapper.commandline.monitors import (
     monitors_of,
     moved_aside,
 )
-from armferry.wrapper.commandline.options import options_of
+from armferry.wrapper.commandline.options import number_in, options_of
 from armferry.wrapper.commandline.properties import parse_properties, policy_of, strip_properties
 from armferry.wrapper.commandline.uri import NamedFd, Target, parse_channels, parse_uri
 from armferry.wrapper.errors import ArgumentFault, SetUpFault
@@ -150,8 +150,8 @@ class _Launch:
         outgoing = HidingJudge(self._policy_for) if self._policy.hidden else None
         kept = {number for endpoint in endpoints for number in endpoint.descriptors}
         match incoming:
-            case (NamedFd(number), _) if number.isdigit():
-                kept.add(int(number))
+            case (NamedFd(text), _) if (named := number_in(text)) is not None:
+                kept.add(named)
             case (FdAddress(number), _):
                 kept.add(number)
         for number in kept:

@@ -10,11 +10,13 @@ import sys
 __all__ = ["main", "underlying"]
 
 _NAME = "qemu-system-aarch64"
+_DEBUG = "ARMFERRY_DEBUG"
 _ASKING = ("h", "help", "?", "version", "audio-help")
 
 
 def main(words: "list[str] | None" = None) -> int:
-    """Becomes QEMU; returns only when there is an error to tell: 3 bad arguments, 4 no QEMU."""
+    """Becomes QEMU; returns only when there is an error to tell: 3 bad arguments, 4 no QEMU,
+    5 an error that armferry did not expect."""
     given = sys.argv[1:] if words is None else words
     try:
         program = underlying()
@@ -24,6 +26,22 @@ def main(words: "list[str] | None" = None) -> int:
     except OSError as error:
         print(f"armferry-qemu: {error}", file=sys.stderr)
         return 4
+    except Exception as error:
+        return _report(error)
+
+
+def _report(error: Exception) -> int:
+    from armferry.errors import UNFORESEEN, unforeseen
+
+    if os.environ.get(_DEBUG):
+        import traceback
+
+        traceback.print_exc()
+        how = "with the lines above"
+    else:
+        how = f"with what it prints when {_DEBUG}=1 is in its environment"
+    print(f"armferry-qemu: {unforeseen(error)}; please report it {how}", file=sys.stderr)
+    return UNFORESEEN
 
 
 def underlying() -> str:

@@ -32,6 +32,8 @@ _TEXTS = ("how", "machine", "cpu", "qemu", "package", "kernel", "hardware")
 FORMAT = "armferry-fingerprint"
 VERSION = 1
 MAX_DOCUMENT = 16 << 20
+_MOST_DIGITS = 40
+_LONGEST_WORD = 1000  # a CPU with all of its properties is the longest
 """Bytes of a document; one vCPU takes 10 KiB, all the devices of a machine 50."""
 
 
@@ -173,16 +175,20 @@ def _read(document: Mapping[str, Any]) -> Fingerprint:
     if not isinstance(document["at_reset"], bool):
         raise ValueError(f"at_reset is {document['at_reset']!r}, not true or false")
     writable = document.get("writable")
+    devices = tuple(_device(device) for device in document.get("devices", ()))
+    for device in devices:
+        if device.name == "cpu" and not 0 <= device.instance < len(cpus):
+            raise ValueError(f"a section of vCPU {device.instance}, and {len(cpus)} vCPUs")
     return Fingerprint(
         Provenance(
             accelerator=Accelerator(accelerator) if accelerator else None,
             scope=Scope(about.get("scope") or _SCOPE_UNSAID.get(about["how"], Scope.KIND)),
             more={key: value for key, value in about.items() if key not in known},
-            **{key: str(about[key]) for key in _TEXTS if key in about},
+            **{key: _short(key, about[key]) for key in _TEXTS if key in about},
         ),
         cpus,
         document["at_reset"],
-        tuple(_device(device) for device in document.get("devices", ())),
+        devices,
         None if writable is None else _registers(writable),
         {str(key): int(value) for key, value in document.get("capabilities", {}).items()},
         _word(document.get("features")),
@@ -243,6 +249,14 @@ def _configuration(document: Mapping[str, Any] | None) -> "Configuration | None"
     )
 
 
+def _short(key: str, value: object) -> str:
+    """A word of the provenance. Raises ValueError for one that is no such word."""
+    text = str(value)
+    if len(text) > _LONGEST_WORD:
+        raise ValueError(f"{key} has {len(text)} characters, more than {_LONGEST_WORD}")
+    return text
+
+
 def _numbers(registers: Mapping[int, int]) -> dict[str, str]:
     return {f"{index:#018x}": f"{registers[index]:#x}" for index in sorted(registers)}
 
@@ -252,17 +266,24 @@ def _registers(numbers: Mapping[str, str]) -> dict[int, int]:
 
     if len(numbers) > MAX_REGISTERS:
         raise ValueError(f"{len(numbers)} registers")
-    read = {int(index, 16): int(value, 16) for index, value in numbers.items()}
+    read = {_hex(index): _hex(value) for index, value in numbers.items()}
     for index, value in read.items():
         if not (0 <= index < 1 << 64 and 0 <= value < 1 << 64):
             raise ValueError(f"register {index:#x} = {value:#x} is out of range")
     return dict(sorted(read.items()))
 
 
+def _hex(text: str) -> int:
+    """A hexadecimal number. Raises ValueError."""
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text, 16)
+
+
 def _word(text: str | None) -> int | None:
     if text is None:
         return None
-    word = int(text, 16)
+    word = _hex(text)
     if not 0 <= word < 1 << 64:
         raise ValueError(f"features {word:#x} is out of range")
     return word

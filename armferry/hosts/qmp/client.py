@@ -6,6 +6,7 @@ are taken in at all times. Knows how to ask, not what.
 
 import asyncio
 import contextlib
+import re
 import threading
 from collections.abc import Coroutine, Mapping
 from types import TracebackType
@@ -19,6 +20,7 @@ from armferry.errors import ArmferryError, EnvironmentFault
 __all__ = ["CommandRefused", "Monitor", "MonitorFault"]
 
 _T = TypeVar("_T")
+_PORT = re.compile(r"[0-9]{1,5}")
 
 
 class MonitorFault(EnvironmentFault):
@@ -104,6 +106,6 @@ def _where(address: str) -> str | tuple[str, int]:
     host, _, port = rest.rpartition(":")
     if kind == "unix" and rest:
         return rest
-    if kind == "tcp" and port.isascii() and port.isdigit():
+    if kind == "tcp" and _PORT.fullmatch(port) and int(port) <= 65_535:
         return host.strip("[]"), int(port)
     raise ArmferryError(f"{address!r} is no QMP address; accepted: unix:PATH, tcp:HOST:PORT")

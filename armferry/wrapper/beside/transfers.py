@@ -42,6 +42,7 @@ from armferry.wrapper.beside.bridges import (
 from armferry.wrapper.beside.mapped import DescriptorWindow, MappedSave, changed_end, pour_plain
 from armferry.wrapper.beside.outgoing_judge import HidingJudge
 from armferry.wrapper.commandline.fdsets import FdSets, fdset_number
+from armferry.wrapper.commandline.options import number_in
 from armferry.wrapper.commandline.uri import FileTarget, NamedFd, Target
 from armferry.wrapper.errors import UriFault
 from armferry.wrapper.relay.listeners import listening_tcp
@@ -353,8 +354,8 @@ class Transfers:
 
     def _source(self, target: Target, bridges: list[Bridge]) -> Address:
         match target:
-            case NamedFd(name) if name.isdigit():
-                return FdAddress(as_source(int(name), bridges))
+            case NamedFd(name) if (number := number_in(name)) is not None:
+                return FdAddress(as_source(number, bridges))
             case NamedFd(name):
                 raise UriFault(f"fd:{name}: no such descriptor was given to this monitor")
             case FileTarget(path, offset):
@@ -370,8 +371,8 @@ class Transfers:
 
     def _sink(self, target: Target, bridges: list[Bridge]) -> Address:
         match target:
-            case NamedFd(name) if name.isdigit():
-                return FdAddress(as_sink(int(name), bridges))
+            case NamedFd(name) if (number := number_in(name)) is not None:
+                return FdAddress(as_sink(number, bridges))
             case NamedFd(name):
                 raise UriFault(f"fd:{name}: no such descriptor was given to this monitor")
             case FileTarget(path, offset):

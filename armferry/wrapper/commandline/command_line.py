@@ -7,7 +7,7 @@ system/invocation manual). Everything else on the command line is none of its bu
 import json
 from dataclasses import dataclass
 
-from armferry.wrapper.commandline.options import joined, keyed, options_of, segments
+from armferry.wrapper.commandline.options import joined, keyed, number_in, options_of, segments
 
 __all__ = ["CommandLine", "is_main_channel", "read_command_line"]
 
@@ -120,7 +120,8 @@ def is_main_channel(incoming: str) -> bool:
 
 def _vcpus(smp: dict[str, str]) -> int:
     """How many vCPUs `-smp` starts; 1 for text that QEMU will refuse."""
-    numbers = {key: int(text) for key, text in smp.items() if text.isascii() and text.isdigit()}
+    found = ((key, number_in(text)) for key, text in smp.items())
+    numbers = {key: number for key, number in found if number is not None}
     if "cpus" in numbers:
         return max(1, numbers["cpus"])
     if "maxcpus" in numbers:

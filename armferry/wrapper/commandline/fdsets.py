@@ -10,7 +10,7 @@ import fcntl
 import os
 from collections.abc import Iterable
 
-from armferry.wrapper.commandline.options import keyed, options_of
+from armferry.wrapper.commandline.options import keyed, number_in, options_of
 
 __all__ = ["FdSets", "fdset_number", "given_sets"]
 
@@ -20,7 +20,7 @@ _PREFIX = "/dev/fdset/"
 def fdset_number(path: str) -> int | None:
     """The number of the set that `path` names; None for any other path."""
     number = path.removeprefix(_PREFIX)
-    return int(number) if number != path and number.isascii() and number.isdigit() else None
+    return None if number == path else number_in(number)
 
 
 def given_sets(words: list[str]) -> tuple[tuple[int, int], ...]:
@@ -29,9 +29,9 @@ def given_sets(words: list[str]) -> tuple[tuple[int, int], ...]:
     for option in options_of(words):
         if option.name == "add-fd" and option.value is not None:
             pairs = dict(keyed(option.value))
-            fd, number = pairs.get("fd", ""), pairs.get("set", "")
-            if fd.isascii() and fd.isdigit() and number.isascii() and number.isdigit():
-                found.append((int(number), int(fd)))
+            fd, number = number_in(pairs.get("fd", "")), number_in(pairs.get("set", ""))
+            if fd is not None and number is not None:
+                found.append((number, fd))
     return tuple(found)
 
 

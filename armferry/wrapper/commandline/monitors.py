@@ -10,7 +10,14 @@ import enum
 import json
 from dataclasses import dataclass
 
-from armferry.wrapper.commandline.options import Option, joined, keyed, options_of, segments
+from armferry.wrapper.commandline.options import (
+    Option,
+    joined,
+    keyed,
+    number_in,
+    options_of,
+    segments,
+)
 
 __all__ = ["MeetingPoint", "MonitorOption", "Role", "human_monitors", "monitors_of", "moved_aside"]
 
@@ -150,8 +157,8 @@ def _chardev(option: Option) -> MonitorOption:
         match pairs.get("backend"):
             case "stdio":
                 meeting = MeetingPoint(Role.STDIO)
-            case "socket" if pairs.get("fd", "").isdigit():
-                meeting = MeetingPoint(role, number=int(pairs["fd"]))
+            case "socket" if (fd := number_in(pairs.get("fd", ""))) is not None:
+                meeting = MeetingPoint(role, number=fd)
             case "socket" if "path" in pairs and pairs.get("tight") != "off":
                 nul = "\0" if pairs.get("abstract") == "on" else ""
                 meeting = MeetingPoint(role, path=nul + pairs["path"])

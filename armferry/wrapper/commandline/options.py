@@ -6,7 +6,7 @@ how one value is cut into `key=value` parts at single commas, a doubled comma st
 start, for it also runs before the quickest of probes.
 """
 
-__all__ = ["FLAGS", "Option", "joined", "keyed", "options_of", "segments"]
+__all__ = ["FLAGS", "Option", "joined", "keyed", "number_in", "options_of", "segments"]
 
 FLAGS = frozenset(
     (
@@ -20,6 +20,7 @@ FLAGS = frozenset(
     )
 )  # fmt: skip
 """Options without a value."""
+_MOST_DIGITS = 9
 
 
 class Option:
@@ -95,6 +96,12 @@ def keyed(text: str, implied: str = "") -> "list[tuple[str, str]]":
         elif plain:
             pairs.append((plain, "on"))
     return pairs
+
+
+def number_in(text: str) -> "int | None":
+    """The decimal number that `text` is, of a descriptor, a set or a count; None for any other."""
+    fits = len(text) <= _MOST_DIGITS and text.isascii() and text.isdigit()
+    return int(text) if fits else None
 
 
 def joined(pairs: "list[tuple[str, str]]", implied: str = "") -> str:
