@@ -30,8 +30,8 @@ from armferry.decide import Answer
 from armferry.errors import ArmferryError
 from armferry.ferry.copy import Mark, copy_with_tail, send_with_tail, written_beside
 from armferry.ferry.edits import edits_of
-from armferry.ferry.in_place import FileInPlace, finish, undo
 from armferry.ferry.pump import pump
+from armferry.hosts.files.in_place import FileInPlace, finish, undo
 from armferry.hosts.files.locked import FileWindow
 from armferry.hosts.files.saved_file import Saved, image_in
 from armferry.hosts.fingerprints.subject import (

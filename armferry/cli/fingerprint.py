@@ -114,7 +114,8 @@ def _write(fingerprint: Fingerprint, arguments: argparse.Namespace) -> int:
         sys.stdout.write(text)
         return 0
     from armferry.cli import render, words
-    from armferry.ferry.copy import write_all, written_beside
+    from armferry.ferry.copy import written_beside
+    from armferry.hosts.files.descriptor import write_all
 
     with written_beside(Path(output)) as descriptor:
         write_all(descriptor, text.encode())

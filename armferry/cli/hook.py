@@ -3,13 +3,13 @@
 import argparse
 import json
 import os
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 from armferry.cli import render
 from armferry.errors import ArmferryError
+from armferry.hosts.libvirt.hook import Decision, decide
 from armferry.hosts.libvirt.hook_install import (
     HOOKS_FOLDER,
     hook_path,
@@ -17,6 +17,7 @@ from armferry.hosts.libvirt.hook_install import (
     installed_carrier,
     remove,
 )
+from armferry.hosts.program import answer_of
 
 __all__ = ["add_parsers"]
 
@@ -104,40 +105,47 @@ def run_remove(arguments: argparse.Namespace) -> int:
 def run_test(arguments: argparse.Namespace) -> int:
     """Runs the script; 0 when the move may begin, 2 when it is stopped."""
     path = hook_path(arguments.hooks)
-    moves = installed_carrier(arguments.hooks)
-    if moves is None:
+    carrier = installed_carrier(arguments.hooks)
+    if carrier is None:
         raise _NoHook(f"{path}: not there; run armferry hook install")
     try:
         xml = arguments.xml.read_bytes()
     except OSError as error:
         raise ArmferryError(f"{arguments.xml}: cannot be read: {error.strerror}") from error
     start, before = time.monotonic(), _processor_time()
-    done = subprocess.run(
-        [path, "guest", arguments.operation, "begin", "-"],
-        input=xml,
-        capture_output=True,
-        timeout=_TEST_LIMIT,
-        check=False,
+    done = answer_of(
+        path, ["guest", arguments.operation, "begin", "-"], limit=_TEST_LIMIT, given=xml
     )
     took = round(1000 * (time.monotonic() - start))
     used = round(1000 * (_processor_time() - before))
-    said = done.stderr.decode("utf-8", "replace").strip()
+    said = done.err.strip()
+    # of a move that may begin the script says nothing: here is what that rests on
+    decision = _decision(arguments.operation, xml, carrier)
     if arguments.json:
         answer = {
             "schema": SCHEMA_VERSION,
-            "stopped": done.returncode != 0,
+            "stopped": done.status != 0,
             "said": said,
-            "moves": moves,
+            "why": decision.why,
+            "moves": carrier,
             "ms": took,
             "processor_ms": used,
         }
         print(json.dumps(answer, indent=1))
     else:
-        verdict = "stopped" if done.returncode else "may begin"
+        verdict = "stopped" if done.status else "may begin"
         render.line(f"{arguments.operation}: {verdict}, decided in {took} ms")
-        if said:
-            render.line(said)
-    return 2 if done.returncode else 0
+        render.line(said or decision.why)
+    return 2 if done.status else 0
+
+
+def _decision(operation: str, xml: bytes, carrier: str) -> Decision:
+    if operation == "start":
+        return Decision(False, "only migrate and restore are decided")
+    try:
+        return decide(operation, xml.decode("utf-8", "replace"), carrier)
+    except Exception as fault:  # as the script: what it said of it stands
+        return Decision(False, f"not decided: {fault!r}")
 
 
 def _processor_time() -> float:

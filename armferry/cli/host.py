@@ -112,11 +112,14 @@ def run_fingerprint(arguments: argparse.Namespace) -> int:
                 for one in done.stored
             ],
             "failed": [{"kind": str(kind), "why": why} for kind, why in done.faults.items()],
+            "unreadable": [
+                {"file": str(path), "why": why} for path, why in done.unreadable.items()
+            ],
         }
         print(json.dumps(document, indent=1))
     else:
         _show(arguments.state, done)
-    return EnvironmentFault.exit_code if done.faults else 0
+    return EnvironmentFault.exit_code if done.faults or done.unreadable else 0
 
 
 def _show(state: Path, done: "Refreshed") -> None:
@@ -125,6 +128,8 @@ def _show(state: Path, done: "Refreshed") -> None:
         render.line(f"{one.kind}: {len(one.fingerprint.cpus[0])} registers{new}")
     for kind, why in done.faults.items():
         render.line(f"{kind}: not fingerprinted: {why}", "bad")
+    for path, why in done.unreadable.items():
+        render.line(f"{path}: not read: {why}", "bad")
     if done.stored:
         render.next_step(f"on every other host, copy {state}/host to {state}/hosts/THIS-HOST")
     elif not done.faults:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from armferry.errors import ArmferryError
-from armferry.ferry.copy import write_all, written_beside
+from armferry.ferry.copy import written_beside
+from armferry.hosts.files.descriptor import write_all
 from armferry.lab.gate import gate_document, gate_lines, judge_update
 from armferry.lab.host import HostSpec
 from armferry.lab.kernels import KernelStore

@@ -25,7 +25,8 @@ from armferry.decide import (
     verdict_document,
 )
 from armferry.ends import End, Move
-from armferry.ferry.copy import write_all, written_beside
+from armferry.ferry.copy import written_beside
+from armferry.hosts.files.descriptor import write_all
 from armferry.hosts.fingerprints.subject import Subject, open_subject
 from armferry.policy import Policy, to_toml
 

@@ -8,20 +8,21 @@ import contextlib
 import errno
 import os
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from armferry.ferry.errors import FerryError, WriteFault
-from armferry.hosts.files.journal import interrupted, read_journal, sync_folder
+from armferry.hosts.files.atomic import replaced
+from armferry.hosts.files.descriptor import write_all
+from armferry.hosts.files.journal import interrupted, read_journal
 from armferry.hosts.files.locked import LockedFile
 
 if TYPE_CHECKING:
     from armferry.stream import NewTail
 
-__all__ = ["Mark", "OnCopied", "copy_with_tail", "send_with_tail", "write_all", "written_beside"]
+__all__ = ["Mark", "OnCopied", "copy_with_tail", "send_with_tail", "written_beside"]
 
 OnCopied = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
@@ -101,40 +102,23 @@ def written_beside(target: Path, *, like: int | None = None) -> Iterator[int]:
     operating system refuses, InterruptedRewrite when `target` is half rewritten: its journal
     would fit no other file.
     """
+    new = contextlib.ExitStack()
     try:
         place = _place_of(target)
         if read_journal(target) is not None:
             raise interrupted(target)
-        descriptor, temporary = tempfile.mkstemp(
-            prefix=f".{place.name[:32]}.", suffix=".part", dir=place.parent
-        )
+        descriptor = new.enter_context(replaced(place))
     except OSError as error:
         raise FerryError(f"{target}: cannot be written: {error.strerror}") from error
     try:
-        try:
+        with new:
             if like is None:
                 os.fchmod(descriptor, 0o666 & ~_umask())
             else:
                 _resemble(descriptor, like)
             yield descriptor
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.replace(temporary, place)
-        sync_folder(place)
-    except BaseException as error:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        if isinstance(error, OSError):
-            raise WriteFault(f"{target}: cannot be written: {error.strerror}") from error
-        raise
-
-
-def write_all(descriptor: int, data: bytes | memoryview) -> None:
-    """Writes all of `data`, however often the operating system takes only a part."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+    except OSError as error:
+        raise WriteFault(f"{target}: cannot be written: {error.strerror}") from error
 
 
 def _place_of(target: Path) -> Path:

@@ -11,9 +11,9 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 
-from armferry.ferry.copy import write_all
 from armferry.ferry.errors import FerryError, WriteFault
 from armferry.hosts.files.compression import compressed, decompressed
+from armferry.hosts.files.descriptor import write_all
 from armferry.hosts.files.saved_file import Saved, take_image
 from armferry.stream import CpuEdit, SavedCollector, StreamParser, old_tail, rewrite_tail
 from armferry.stream.save_image import SaveImage

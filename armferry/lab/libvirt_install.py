@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from armferry.cache import cache_folder
+from armferry.hosts.files.atomic import write_whole
 from armferry.lab.qemu_install import QemuInstallError, make_root
 from armferry.lab.releases import Release
 
@@ -84,9 +85,7 @@ def _make(release: Release) -> InstalledLibvirt:
         root.chmod(0o755)
         root.rename(final)
     text = json.dumps(record, indent=2) + "\n"
-    with tempfile.NamedTemporaryFile("w", dir=_folder(), delete=False) as file:
-        file.write(text)
-    os.replace(file.name, _record(release))
+    write_whole(_record(release), text)
     return InstalledLibvirt(release, record["libvirt"], record["qemu"], final)
 
 

@@ -11,7 +11,6 @@ streams that come out differently. What to make of the result is for `matrix_tex
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -21,6 +20,7 @@ from armferry.cache import cache_folder
 from armferry.decide import Answer, Plan, Verdict, judge, make_plan
 from armferry.ends import Move
 from armferry.ferry.edits import edits_of
+from armferry.hosts.files.atomic import write_whole
 from armferry.hosts.fingerprints.kvm import Refusal
 from armferry.lab.host import HostSpec, LabHost
 from armferry.lab.nested import NestedQemu, Outcome, load
@@ -224,7 +224,4 @@ def _text(registers: object) -> bytes:
 
 
 def _store(path: Path, document: object) -> None:
-    # a name of its own: another process may be storing the same answer
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as part:
-        part.write(json.dumps(document, indent=1) + "\n")
-    Path(part.name).rename(path)
+    write_whole(path, json.dumps(document, indent=1) + "\n")

@@ -15,7 +15,6 @@ options: mmdebstrap(1). The loader's options: ld.so(8).
 
 import fcntl
 import json
-import os
 import platform
 import re
 import shlex
@@ -29,6 +28,7 @@ from pathlib import Path
 
 from armferry.cache import cache_folder
 from armferry.errors import EnvironmentFault
+from armferry.hosts.files.atomic import write_whole
 from armferry.lab.apt_sources import debian_mirror
 from armferry.lab.releases import RELEASES, Release, release_named
 
@@ -200,7 +200,7 @@ def _ask_version(root: Path) -> tuple[str, str]:
     """Upstream version and Debian package version, as the binary in `root` prints them."""
     with tempfile.TemporaryDirectory() as temporary:
         probe = Path(temporary) / "qemu-system-aarch64"
-        _write_program(probe, _script(root, _BINARY))
+        write_whole(probe, _script(root, _BINARY), mode=0o755)
         done = subprocess.run(
             [str(probe), "--version"], capture_output=True, text=True, timeout=60, check=False
         )
@@ -227,7 +227,7 @@ def _launcher(root: Path, program: str, *words: str) -> Path:
     script = _script(root, program, *words)
     if not launcher.exists() or launcher.read_text(encoding="utf-8") != script:
         launcher.parent.mkdir(exist_ok=True)
-        _write_program(launcher, script)
+        write_whole(launcher, script, mode=0o755)
     return launcher
 
 
@@ -260,15 +260,6 @@ def _script(root: Path, program: str, *words: str) -> str:
     )
 
 
-def _write_program(path: Path, text: str) -> None:
-    """Writes beside `path` and renames, so that nobody ever runs half a script."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    with open(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.chmod(name, 0o755)
-    os.replace(name, path)
-
-
 def _made_from(root: Path, release: Release) -> bool:
     """Whether apt's sources in `root` name the suite of `release` last."""
     sources = root / "etc/apt/sources.list"
@@ -298,12 +289,7 @@ def _write_record(release: Release, root: Path) -> dict[str, str]:
 
 def _record(release: Release, root: Path, version: str, package: str) -> dict[str, str]:
     record = {"suite": release.suite, "version": version, "package": package, "root": root.name}
-    path = _record_path(release)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    with open(handle, "w", encoding="utf-8") as file:
-        json.dump(record, file, indent=2)
-        file.write("\n")
-    os.replace(name, path)
+    write_whole(_record_path(release), json.dumps(record, indent=2) + "\n")
     return record
 
 

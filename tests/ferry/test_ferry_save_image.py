@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from armferry.ferry.copy import Mark, copy_with_tail
-from armferry.ferry.in_place import FileInPlace
 from armferry.ferry.pump import pump
 from armferry.hosts.files.compression import compressed
+from armferry.hosts.files.in_place import FileInPlace
 from armferry.hosts.files.locked import FileWindow
 from armferry.hosts.files.saved_file import Saved, image_in, saved_in
 from armferry.stream import CpuEdit, rewrite_tail

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from armferry.ferry.copy import copy_with_tail
-from armferry.ferry.errors import FerryError
-from armferry.ferry.in_place import FileInPlace, StoppedRewrite, finish, undo
+from armferry.hosts.files.descriptor import UnreadableFile
+from armferry.hosts.files.in_place import FileInPlace, ForeignJournal, StoppedRewrite, finish, undo
 from armferry.hosts.files.journal import (
     InterruptedRewrite,
     Journal,
@@ -25,7 +25,7 @@ from armferry.hosts.files.journal import (
     read_journal,
     write_journal,
 )
-from armferry.hosts.files.locked import FileWindow, UnreadableFile
+from armferry.hosts.files.locked import FileWindow
 from armferry.stream import NewTail
 
 HEAD = bytes(range(256)) * 64
@@ -282,7 +282,7 @@ def test_journal_is_not_applied_to_another_file(
     write_journal(path, Journal(len(HEAD), SHORT, LONG))
     another = b"another guest saved under the same name" * 1000
     path.write_bytes(another)
-    with pytest.raises(FerryError) as told:
+    with pytest.raises(ForeignJournal) as told:
         way(path)
     assert str(told.value) == (
         f"{path}: this is not the file that the journal {path}.armferry-journal is about; "

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from armferry.hosts.files.compression import (
     CompressionFault,
     MissingProgram,
+    UnwrittenStream,
     compressed,
     decompressed,
 )
+from armferry.hosts.files.descriptor import write_all
 from armferry.stream.save_image import Compression
 
 PACKED = [one for one in Compression if not one.seekable]
@@ -32,9 +34,7 @@ def _read_all(descriptor: int) -> bytes:
 def _pack(data: bytes, compression: Compression) -> bytes:
     with tempfile.TemporaryFile() as file:
         with compressed(file.fileno(), compression) as packed:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(packed, view) :]
+            write_all(packed, data)
         return os.pread(file.fileno(), 1 << 30, 0)
 
 
@@ -87,6 +87,42 @@ def test_reader_may_stop_early(compression: Compression, tmp_path: Path) -> None
     path.write_bytes(_pack(os.urandom(2_000_000), compression))
     with path.open("rb") as file, decompressed(file.fileno(), compression) as plain:
         assert len(os.read(plain, 100)) == 100
+
+
+@pytest.mark.parametrize("size", [10, 3_000_000])
+@pytest.mark.parametrize("compression", PACKED)
+def test_a_reader_that_has_gone_is_a_fault(compression: Compression, size: int) -> None:
+    """However little was written, and so may still lie in a pipe when its last reader goes."""
+    reader, writer = os.pipe()
+    os.close(reader)
+
+    def pack() -> None:
+        with compressed(writer, compression) as sink:
+            write_all(sink, os.urandom(size))
+
+    with pytest.raises(UnwrittenStream) as fault:
+        pack()
+    os.close(writer)
+    assert fault.value.exit_code == 4
+    assert str(fault.value).startswith("the compressed output cannot be written: ")
+
+
+@pytest.mark.parametrize("word", ["lzop", "zstd"])
+def test_a_program_that_is_killed_is_a_fault(
+    word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a signal, as when memory runs out: what it gave so far is no whole stream."""
+    killed = tmp_path / word
+    killed.write_text("#!/bin/sh\nhead -c 10\nkill -9 $$\n")
+    killed.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    compression = Compression[word.upper()]
+    with pytest.raises(CompressionFault) as fault:
+        _unpack(bytes(100), compression)
+    assert f"{word} ended with status -9" in str(fault.value)
+    with pytest.raises(UnwrittenStream):
+        _pack(bytes(100), compression)
 
 
 def test_a_bomb_is_unpacked_in_pieces(tmp_path: Path) -> None:

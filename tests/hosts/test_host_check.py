@@ -1,12 +1,14 @@
 """What `armferry host` says of a host, and keeps; with real QEMUs where it probes."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from armferry.cli.main import main
+from armferry.hosts.libvirt import host_check
 from armferry.hosts.libvirt.hook_install import install
 from armferry.hosts.libvirt.host_check import Grade, HostFinding, check_host
 from armferry.lab.qemu_install import InstalledQemu
@@ -45,6 +47,39 @@ def test_furnished_host(tmp_path: Path) -> None:
     assert _found(findings, "AppArmor") == [(Grade.WARNING, "confines virtqemud, and so the hooks")]
     assert _found(findings, "SELinux") == [(Grade.WARNING, "enforcing")]
     assert _found(findings, "fingerprints")[1] == (Grade.WARNING, "of no other host")
+
+
+def test_a_helper_that_hangs_hides_no_other_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its child keeps its output open, and so would keep a reader waiting."""
+    daemon = tmp_path / "virtqemud"
+    daemon.write_text("#!/bin/sh\nsleep 1000 &\nwait\n")
+    daemon.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(host_check, "_PROGRAM_LIMIT", 0.2)
+    findings = check_host(tmp_path / "state", tmp_path)
+    assert _found(findings, "libvirt") == [
+        (Grade.WARNING, f"{daemon} --version did not end in 0.2 s")
+    ]
+    assert _found(findings, "hook") == [(Grade.WARNING, "not installed")]
+    daemon.write_bytes(b"\x7fELF")
+    findings = check_host(tmp_path / "state", tmp_path)
+    assert _found(findings, "libvirt") == [
+        (Grade.WARNING, f"{daemon}: cannot be run: Exec format error")
+    ]
+
+
+def test_one_check_that_fails_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise IndexError("no such thing")
+
+    monkeypatch.setattr(host_check, "_libvirt", fail)
+    findings = check_host(tmp_path / "state", tmp_path)
+    assert _found(findings, "libvirt") == [(Grade.WARNING, "unforeseen: IndexError: no such thing")]
+    assert _found(findings, "hook") == [(Grade.WARNING, "not installed")]
 
 
 def test_compressions_that_need_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import lzma
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from armferry.cli.main import main as program
+from armferry.hosts.files.journal import Journal, journal_path, write_journal
 from armferry.hosts.fingerprints.fingerprint import Fingerprint, Provenance
 from armferry.hosts.fingerprints.subject import open_subject
-from armferry.hosts.libvirt import hook_install
+from armferry.hosts.libvirt import hook, hook_install
 from armferry.hosts.libvirt.domain import UnreadableDomain, read_domain
-from armferry.hosts.libvirt.hook import main
+from armferry.hosts.libvirt.hook import decide, main
 from armferry.hosts.libvirt.hook_install import (
     ForeignHook,
     hook_path,
@@ -26,6 +29,7 @@ from armferry.hosts.libvirt.hook_install import (
 )
 from armferry.hosts.libvirt.hook_table import write_table
 from armferry.hosts.libvirt.state_folder import (
+    DomainKinds,
     GuestKind,
     StateFault,
     kinds_of_domains,
@@ -36,7 +40,14 @@ from armferry.hosts.libvirt.state_folder import (
 )
 from armferry.lab.libvirt_host import Domain
 from armferry.registers import Accelerator
-from armferry.stream.save_image import Compression, SaveImageHeader
+from armferry.stream.cpu import CPU_SECTION
+from armferry.stream.save_image import (
+    HEADER_BYTES,
+    IMAGE_MAGIC_BYTES,
+    Compression,
+    SaveImageHeader,
+)
+from armferry.stream.wire import SectionType
 
 TCR_EL1, MIDR_EL1 = 0x603000000013C102, 0x603000000013C000
 DBGDTRTX = 0x40200000200E0298
@@ -234,7 +245,7 @@ def test_restore_of_an_image_whose_constants_differ(answer: Answer, image: Path)
 
 def test_restore_of_a_half_rewritten_image(answer: Answer, image: Path) -> None:
     _fingerprint_here(answer, image)
-    image.with_name("image.armferry-journal").write_bytes(b"")
+    write_journal(image, Journal(0, b"old", b"new"))
     assert answer("restore") == (
         1,
         (
@@ -242,6 +253,15 @@ def test_restore_of_a_half_rewritten_image(answer: Answer, image: Path) -> None:
             f"armferry ferry {image} --undo puts it back as it was, --finish completes it\n"
         ),
     )
+
+
+def test_restore_beside_a_journal_that_was_never_acted_upon(answer: Answer, image: Path) -> None:
+    _fingerprint_here(answer, image)
+    write_journal(image, Journal(0, b"old", b"new"))
+    whole = journal_path(image).read_bytes()
+    for length in (0, 10, len(whole) - 1):
+        journal_path(image).write_bytes(whole[:length])
+        assert answer("restore") == (0, "")
 
 
 def test_managed_save_is_not_stopped(answer: Answer, image: Path) -> None:
@@ -348,9 +368,8 @@ def test_state_folder_keeps_what_it_is_given(state: Path, emulator: Path) -> Non
     assert one.fingerprint.cpus == (LIST,)
     again = store(state, one.kind, _fingerprint({MIDR_EL1: 1}, "10.0.14"), before=(one,))
     assert stored(state) == again
-    assert [(kind.machine, kind.emulator) for kind in kinds_of_hosts(other_hosts(state), "/q")] == [
-        ("virt-10.0", "/q")
-    ]
+    kinds = kinds_of_hosts(other_hosts(state).fingerprints, "/q")
+    assert [(kind.machine, kind.emulator) for kind in kinds] == [("virt-10.0", "/q")]
     emulator.unlink()
     assert not stored(state)[0].fresh
     with pytest.raises(StateFault) as fault:
@@ -370,6 +389,93 @@ def test_kinds_of_libvirts_domains(tmp_path: Path) -> None:
     (tmp_path / "a.xml").write_text(Domain().xml)
     (tmp_path / "b.xml").write_text(Domain(name="b").xml)
     (tmp_path / "c.xml").write_text(Domain().xml.replace("aarch64'", "x86_64'"))
-    assert kinds_of_domains([tmp_path]) == (
-        GuestKind("virt-10.0", "cortex-a57", "tcg", "/usr/bin/qemu-system-aarch64"),
+    kinds = (GuestKind("virt-10.0", "cortex-a57", "tcg", "/usr/bin/qemu-system-aarch64"),)
+    assert kinds_of_domains([tmp_path]) == DomainKinds(kinds, {})
+
+
+def test_domains_that_cannot_be_read_hide_no_other(tmp_path: Path) -> None:
+    broken, binary, link = (tmp_path / f"{name}.xml" for name in ("a", "b", "c"))
+    broken.write_text("<domain>")
+    binary.write_bytes(b"\xff\xfe")
+    link.symlink_to(link)
+    (tmp_path / "d.xml").write_text(Domain().xml)
+    found = kinds_of_domains([tmp_path])
+    assert len(found.kinds) == 1
+    assert found.unreadable[broken] == "not the XML of a domain: no element found: line 1, column 8"
+    assert set(found.unreadable) == {broken, binary, link}
+
+
+def test_other_hosts_that_cannot_be_read_hide_no_other_and_stop_nothing(answer: Answer) -> None:
+    assert answer("migrate") == (1, REFUSAL)
+    torn = answer.state / "hosts" / "beta" / "torn.json"
+    torn.parent.mkdir()
+    torn.write_text("{")
+    found = other_hosts(answer.state)
+    assert [name for name, prints in found.fingerprints.items() if prints] == ["alpha"]
+    assert list(found.unreadable) == [torn]
+    write_table(answer.state)
+    assert answer("migrate") == (0, "")
+
+
+def test_answers_about_hosts_that_were_taken_away_stop_nothing(answer: Answer) -> None:
+    assert answer("migrate") == (1, REFUSAL)
+    shutil.rmtree(answer.state / "hosts" / "alpha")
+    assert answer("migrate") == (0, "")
+
+
+def test_why_a_move_may_begin(answer: Answer) -> None:
+    def why(state: Path = answer.state) -> tuple[bool, str]:
+        decision = decide("migrate", answer.domain.xml, "stock", str(state))
+        return decision.stopped, decision.why
+
+    assert why() == (True, REFUSAL.removeprefix("armferry: ").removesuffix("\n"))
+    _other(answer.state, "beta", LIST)
+    assert why() == (False, "beta could send it")
+    shutil.rmtree(answer.state / "hosts")
+    assert why() == (
+        False,
+        f"no other host with such a guest is known in {answer.state}/hosts",
     )
+    empty = answer.state / "empty"
+    assert why(empty) == (
+        False,
+        f"nothing is known: no fingerprint of this host in {empty}; run armferry host fingerprint",
+    )
+    other = replace(answer.domain, cpu="max")
+    assert decide("migrate", other.xml, "stock", str(answer.state)).why == (
+        f"nothing is known of virt-10.0 max tcg under {other.emulator} on this host; run armferry "
+        "host fingerprint"
+    )
+
+
+def test_hook_test_says_what_it_rests_on(
+    answer: Answer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hooks, xml = tmp_path / "hooks", tmp_path / "domain.xml"
+    install("stock", hooks)
+    xml.write_text(answer.domain.xml)
+    words = ["hook", "test", str(xml), "--hooks", str(hooks)]
+    assert program(words) == 0
+    verdict, reason = capsys.readouterr().out.splitlines()
+    assert verdict.startswith("migrate: may begin, decided in ")
+    assert reason.startswith("nothing is known")
+    assert program([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["why"] == reason
+    assert program([*words, "--operation", "start"]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == "only migrate and restore are decided"
+
+
+def test_what_the_hook_repeats_to_start_quickly_is_what_others_say() -> None:
+    assert journal_path(Path("/image")).name.removeprefix("image") == hook._JOURNAL
+    assert len(hook._MAGIC) == IMAGE_MAGIC_BYTES
+    header = SaveImageHeader(True, 2, 5, 1, Compression.RAW, 0, (0,) * 14, "little")
+    encoded = header.encode(complete=True)
+    assert encoded.startswith(hook._MAGIC)
+    assert len(encoded) == hook._HEADER == HEADER_BYTES
+    assert hook._words(encoded)[:2] == (2, 5)
+    seekable = [one for one in Compression if one.seekable]
+    for one in Compression:
+        there = SaveImageHeader(True, 2, 5, 1, one, 0, (0,) * 14, "little").encode(complete=True)
+        assert (hook._words(there)[3] in hook._SEEKABLE) is (one in seekable)
+    assert bytes([len(CPU_SECTION)]) + CPU_SECTION.encode() == hook._CPU_SECTION
+    assert SectionType.FULL == hook._SECTION_BEGIN

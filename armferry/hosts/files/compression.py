@@ -13,15 +13,23 @@ import importlib.util
 import lzma
 import os
 import shutil
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Literal
 
 from armferry.errors import ArmferryError, EnvironmentFault
+from armferry.hosts.files.descriptor import write_all
 from armferry.stream.save_image import Compression
 
-__all__ = ["CompressionFault", "MissingProgram", "compressed", "decompressed"]
+__all__ = [
+    "CompressionFault",
+    "MissingProgram",
+    "UnwrittenStream",
+    "compressed",
+    "decompressed",
+]
 
 _CHUNK = 256 << 10
 _LEVEL = 3
@@ -29,6 +37,12 @@ _LEVEL = 3
 
 class CompressionFault(ArmferryError):
     """Compressed bytes that are damaged, or that cannot be read or written."""
+
+
+class UnwrittenStream(CompressionFault, EnvironmentFault):
+    """A compressed stream that did not reach its end: the disk is full, the reader has gone."""
+
+    exit_code = EnvironmentFault.exit_code
 
 
 class MissingProgram(EnvironmentFault):
@@ -47,12 +61,12 @@ def decompressed(source: int, compression: Compression) -> Iterator[int]:
         return
     program = _program(compression)
     if program is not None:
-        with _piped([program, "-dc"], source, subprocess.PIPE, compression) as process:
+        with _piped([program, "-dc"], source, subprocess.PIPE, reading=True) as process:
             assert process.stdout is not None
             yield process.stdout.fileno()
         return
     ours, theirs = os.pipe()
-    with _thread(lambda: _decode(source, theirs, compression), theirs):
+    with _thread(lambda: _decode(source, theirs, compression), theirs, reading=True):
         try:
             yield ours
         finally:
@@ -63,19 +77,21 @@ def decompressed(source: int, compression: Compression) -> Iterator[int]:
 def compressed(target: int, compression: Compression) -> Iterator[int]:
     """A descriptor; what is written to it goes to `target`, compressed and whole when it ends.
 
-    Raises MissingProgram at once and CompressionFault for what cannot be written.
+    Raises MissingProgram at once and UnwrittenStream, a CompressionFault, for what cannot be
+    written.
     """
     if compression.seekable:
         yield target
         return
     program = _program(compression)
     if program is not None:
-        with _piped([program, f"-{_LEVEL}", "-c"], subprocess.PIPE, target, compression) as process:
+        packer = [program, f"-{_LEVEL}", "-c"]
+        with _piped(packer, subprocess.PIPE, target, reading=False) as process:
             assert process.stdin is not None
             yield process.stdin.fileno()
         return
     theirs, ours = os.pipe()
-    with _thread(lambda: _encode(theirs, target, compression), theirs):
+    with _thread(lambda: _encode(theirs, target, compression), theirs, reading=False):
         try:
             yield ours
         finally:
@@ -121,7 +137,7 @@ def _opened(file: BinaryIO, compression: Compression, mode: Literal["rb", "wb"])
 def _decode(source: int, target: int, compression: Compression) -> None:
     with open(source, "rb", closefd=False) as file, _opened(file, compression, "rb") as plain:
         while data := plain.read(_CHUNK):
-            _write(target, data)
+            write_all(target, data)
 
 
 def _encode(source: int, target: int, compression: Compression) -> None:
@@ -130,24 +146,18 @@ def _encode(source: int, target: int, compression: Compression) -> None:
             packed.write(data)
 
 
-def _write(target: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(target, view) :]
-
-
 @contextlib.contextmanager
-def _thread(work: Callable[[], None], pipe: int) -> Iterator[None]:
+def _thread(work: Callable[[], None], pipe: int, *, reading: bool) -> Iterator[None]:
     """Runs `work` beside the block; `pipe` is its end of the pipe, closed when it is done."""
     faults: list[Exception] = []
 
     def run() -> None:
         try:
             work()
-        except BrokenPipeError:
-            pass  # whoever read has gone, and knows why
         except Exception as fault:
-            faults.append(fault)
+            # a block may leave what it reads unread; what it writes must arrive
+            if not (reading and isinstance(fault, BrokenPipeError)):
+                faults.append(fault)
         finally:
             os.close(pipe)
 
@@ -159,11 +169,16 @@ def _thread(work: Callable[[], None], pipe: int) -> Iterator[None]:
         thread.join()
         # what the block made of a broken stream is only the consequence
         if faults:
-            raise _fault(faults[0]) from faults[0]
+            raise _fault(_words(faults[0]), reading=reading) from faults[0]
 
 
-def _fault(reason: Exception) -> CompressionFault:
-    words = reason.strerror if isinstance(reason, OSError) and reason.strerror else str(reason)
+def _words(reason: Exception) -> str:
+    return reason.strerror if isinstance(reason, OSError) and reason.strerror else str(reason)
+
+
+def _fault(words: str, *, reading: bool) -> CompressionFault:
+    if not reading:
+        return UnwrittenStream(f"the compressed output cannot be written: {words}")
     return CompressionFault(
         f"the compressed stream of the save image cannot be processed: {words}; "
         "save the guest again"
@@ -172,16 +187,16 @@ def _fault(reason: Exception) -> CompressionFault:
 
 @contextlib.contextmanager
 def _piped(
-    command: list[str], source: int, target: int, compression: Compression
+    command: list[str], source: int, target: int, *, reading: bool
 ) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
         command, stdin=source, stdout=target, stderr=subprocess.PIPE, start_new_session=True
     )
-    fault: ArmferryError | None = None
+    fault: Exception | None = None
     try:
         yield process
-    except ArmferryError as error:
-        fault = error
+    except (ArmferryError, OSError) as error:
+        fault = error  # perhaps only the consequence of what the program says
     except BaseException:
         process.kill()
         raise
@@ -193,10 +208,9 @@ def _piped(
         said = process.stderr.read().decode("utf-8", "replace").strip()
         process.stderr.close()
         process.wait()
-    if process.returncode > 0 and "roken pipe" not in said:
-        raise CompressionFault(
-            f"the compressed stream of the save image cannot be processed: {compression.word} "
-            f"ended with status {process.returncode}: {said}; save the guest again"
-        ) from fault
+    left_unread = process.returncode == -signal.SIGPIPE or "roken pipe" in said
+    if process.returncode and not (reading and left_unread):
+        how = f"{command[0].rpartition('/')[2]} ended with status {process.returncode}"
+        raise _fault(f"{how}: {said}" if said else how, reading=reading) from fault
     if fault is not None:
         raise fault

@@ -3,7 +3,7 @@
 Written and synced before the first byte of the file changes, removed after the last one is
 synced. It holds both ends of the file, the old and the new one. A journal that is not whole was
 never acted upon: the file is as it was. Lives here because whoever reads a saved state must look
-for one first; who writes and settles it is `armferry.ferry.in_place`.
+for one first; who writes and settles it is `in_place`.
 
 Format: one line of JSON (version, offset, lengths, sha256 of what follows), the old end, the
 new end.
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from armferry.errors import ArmferryError, EnvironmentFault
+from armferry.hosts.files.atomic import sync_folder
 
 __all__ = [
     "InterruptedRewrite",
@@ -28,14 +29,12 @@ __all__ = [
     "journal_path",
     "read_journal",
     "remove_journal",
-    "sync_folder",
     "write_journal",
 ]
 
 _VERSION = 1
 _MAX_LINE = 4_096
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
-_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 _SUFFIX = ".armferry-journal"
 
 
@@ -156,19 +155,6 @@ def remove_journal(path: Path) -> None:
         raise JournalFault(
             f"{where}: the journal cannot be removed: {error.strerror}; remove it, {path} is whole"
         ) from error
-
-
-def sync_folder(path: Path) -> None:
-    """Waits until the folder that `path` lies in is on disk, where its file system can tell."""
-    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        # CIFS and others know no fsync of a folder: that is no reason to refuse the file in it
-        if error.errno not in _NO_FOLDER_SYNC:
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def _unwritten(where: Path, path: Path, error: OSError) -> JournalFault:

@@ -1,6 +1,6 @@
 """Saved states in files: bytes at offsets, locked, and never a half rewritten one.
 
-Readers share a lock, a rewrite in place (`armferry.ferry.in_place`) has it alone; a file that an
+Readers share a lock, a rewrite in place (`in_place`) has it alone; a file that an
 interrupted rewrite has left half done is refused by name. Knows files; what is in them,
 `armferry.stream.read_saved` knows.
 """
@@ -14,10 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from armferry.errors import ArmferryError
+from armferry.hosts.files.descriptor import DescriptorWindow, UnreadableFile
 from armferry.hosts.files.journal import interrupted, read_journal
 
-__all__ = ["Access", "FileWindow", "LockedFile", "UnreadableFile"]
+__all__ = ["Access", "FileWindow", "LockedFile"]
 
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 _KINDS = (
@@ -28,10 +28,6 @@ _KINDS = (
 )
 
 
-class UnreadableFile(ArmferryError):
-    """A file that cannot be opened, locked or read; the message names it and the reason."""
-
-
 class Access(enum.Enum):
     """What a file is opened for."""
 
@@ -39,7 +35,7 @@ class Access(enum.Enum):
     CHANGE = "changed"
 
 
-class LockedFile:
+class LockedFile(DescriptorWindow):
     """A regular file (to read also a block device), open and locked; a context manager.
 
     Raises UnreadableFile.
@@ -52,42 +48,21 @@ class LockedFile:
         flags = os.O_NONBLOCK | os.O_CLOEXEC
         flags |= os.O_RDONLY if access is Access.READ else os.O_RDWR
         try:
-            self._fd = os.open(path, flags)
+            super().__init__(os.open(path, flags), str(path))
         except OSError as error:
             raise self._refused(error) from error
         try:
             self._check_kind()
             self._lock()
-            self._size = os.lseek(self._fd, 0, os.SEEK_END)
+            self._size = os.lseek(self._descriptor, 0, os.SEEK_END)
         except BaseException:
-            os.close(self._fd)
+            os.close(self._descriptor)
             raise
-
-    def fileno(self) -> int:
-        """The descriptor, valid as long as the file is open."""
-        return self._fd
 
     @property
     def size(self) -> int:
         """Bytes of the file when it was opened."""
         return self._size
-
-    def read(self, offset: int, length: int) -> bytes:
-        """`length` bytes from `offset`, fewer only at the end. Raises UnreadableFile."""
-        parts: list[bytes] = []
-        while length > 0:
-            try:
-                part = os.pread(self._fd, length, offset)
-            except OSError as error:
-                raise UnreadableFile(
-                    f"{self.path}: cannot be read at byte {offset}: {error.strerror}"
-                ) from error
-            if not part:
-                break
-            parts.append(part)
-            offset += len(part)
-            length -= len(part)
-        return b"".join(parts)
 
     def __enter__(self) -> Self:
         return self
@@ -98,10 +73,10 @@ class LockedFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        os.close(self._fd)
+        os.close(self._descriptor)
 
     def _check_kind(self) -> None:
-        mode = os.fstat(self._fd).st_mode
+        mode = os.fstat(self._descriptor).st_mode
         if stat.S_ISREG(mode) or (stat.S_ISBLK(mode) and self._access is Access.READ):
             return
         kind = next((words for test, words in _KINDS if test(mode)), "no file")
@@ -112,7 +87,7 @@ class LockedFile:
     def _lock(self) -> None:
         how = fcntl.LOCK_SH if self._access is Access.READ else fcntl.LOCK_EX
         try:
-            fcntl.flock(self._fd, how | fcntl.LOCK_NB)
+            fcntl.flock(self._descriptor, how | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UnreadableFile(
                 f"{self.path}: another program has locked it; try again when that has ended"
@@ -138,5 +113,5 @@ class FileWindow(LockedFile):
             if read_journal(path) is not None:
                 raise interrupted(path)
         except BaseException:
-            os.close(self._fd)
+            os.close(self._descriptor)
             raise

@@ -8,7 +8,8 @@ import os
 from dataclasses import dataclass
 
 from armferry.hosts.files.compression import decompressed
-from armferry.hosts.files.locked import FileWindow, LockedFile, UnreadableFile
+from armferry.hosts.files.descriptor import UnreadableFile
+from armferry.hosts.files.locked import FileWindow, LockedFile
 from armferry.stream import SavedCollector, SavedState, StreamParser, read_saved
 from armferry.stream.save_image import (
     HEADER_BYTES,

@@ -7,7 +7,6 @@ paused machine is kept in a temporary folder for as long as the probe takes.
 import os
 import platform
 import shutil
-import subprocess
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from armferry.hosts.files.locked import FileWindow
 from armferry.hosts.fingerprints.fingerprint import Fingerprint, Provenance
 from armferry.hosts.fingerprints.from_stream import fingerprint_of_stream
 from armferry.hosts.fingerprints.kvm import ask
+from armferry.hosts.program import ProgramFault, answer_of
 from armferry.hosts.qmp.process import MachineSpec, QemuProcess
 from armferry.registers import Accelerator
 from armferry.stream import read_saved
@@ -52,25 +52,15 @@ def find_qemu(program: str | None) -> Path:
 def qemu_version(program: Path) -> QemuVersion:
     """What `program --version` says. Raises ProbeError."""
     try:
-        answer = subprocess.run(
-            [program, "--version"],
-            capture_output=True,
-            text=True,
-            timeout=_VERSION_LIMIT,
-            check=True,
-        ).stdout
-    except OSError as error:
-        raise ProbeError(f"{program}: cannot be run: {error.strerror}") from error
-    except subprocess.TimeoutExpired:
-        raise ProbeError(f"{program} --version did not end in {_VERSION_LIMIT:g} s") from None
-    except subprocess.CalledProcessError as error:
-        raise ProbeError(
-            f"{program} --version ended with {error.returncode}: {error.stderr.strip()}"
-        ) from None
-    words = answer.split("\n", 1)[0].partition("version ")[2]
+        answer = answer_of(program, ["--version"], limit=_VERSION_LIMIT)
+    except ProgramFault as fault:
+        raise ProbeError(str(fault)) from None
+    if answer.status:
+        raise ProbeError(f"{program} --version ended with {answer.status}: {answer.err.strip()}")
+    words = answer.out.split("\n", 1)[0].partition("version ")[2]
     version, _, package = words.partition(" ")
     if not version[:1].isdigit():
-        raise ProbeError(f"{program} is no QEMU: --version says {answer[:80]!r}")
+        raise ProbeError(f"{program} is no QEMU: --version says {answer.out[:80]!r}")
     return QemuVersion(version, package.strip(" ()"))
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from armferry.ends import UNKNOWN, End, guest_end
 from armferry.errors import ArmferryError
-from armferry.hosts.files.locked import FileWindow, UnreadableFile
+from armferry.hosts.files.descriptor import UnreadableFile
+from armferry.hosts.files.locked import FileWindow
 from armferry.hosts.files.saved_file import Saved, saved_from, saved_in
 from armferry.hosts.fingerprints.as_end import end_of
 from armferry.hosts.fingerprints.atlas import read_atlas

@@ -30,10 +30,13 @@ TYPE_CHECKING = False  # importing it takes as long as all of this
 if TYPE_CHECKING:
     from typing import Any, Literal
 
-__all__ = ["STATE_FOLDER", "TABLE", "main"]
+__all__ = ["STATE_FOLDER", "TABLE", "Decision", "decide", "main"]
 
 STATE_FOLDER = "/var/lib/armferry"
 TABLE = "hook.json"
+_DECIDED = (("migrate", "begin"), ("restore", "begin"))
+_UNDECIDED = "not decided: "
+_REFRESH = "run armferry host fingerprint"
 _FORMAT = {"format": "armferry-hook", "version": 1}
 _WRAPPER = "armferry-qemu"
 _JOURNAL = ".armferry-journal"  # beside a file that is half rewritten (`journal`)
@@ -45,6 +48,16 @@ _CPU_SECTION = b"\x03cpu"
 _SECTION_BEGIN = 0x04
 
 
+class Decision:
+    """Whether a move is stopped, and why it is or is not."""
+
+    __slots__ = ("stopped", "why")
+
+    def __init__(self, stopped: bool, why: str) -> None:
+        self.stopped = stopped
+        self.why = why
+
+
 def main(
     words: "list[str]", carrier: "Literal['stock', 'ferried']", state: str = STATE_FOLDER
 ) -> int:
@@ -52,90 +65,114 @@ def main(
 
     `carrier` says who carries them: `stock` (QEMU alone) or `ferried` (armferry is in the path).
     """
-    operation = words[1:3]
-    if operation not in (["migrate", "begin"], ["restore", "begin"]):
+    if tuple(words[1:3]) not in _DECIDED:
         return 0
     try:
-        refusal = _decide(operation[0], sys.stdin.read(), carrier, state)
+        decision = decide(words[1], sys.stdin.read(), carrier, state)
     except Exception as fault:  # a hook that fails would stop every move of this host
         print(f"armferry: hook: not decided: {fault!r}", file=sys.stderr)
         return 0
-    if refusal is None:
-        return 0
-    print(f"armferry: {refusal}", file=sys.stderr)
-    return 1
+    if decision.stopped:
+        print(f"armferry: {decision.why}", file=sys.stderr)
+        return 1
+    if decision.why.startswith(_UNDECIDED):
+        print(f"armferry: hook: {decision.why}", file=sys.stderr)
+    return 0
 
 
-def _decide(operation: str, xml: str, carrier: str, state: str) -> "str | None":
-    """Why the move cannot work, None when it may."""
+def decide(operation: str, xml: str, carrier: str, state: str = STATE_FOLDER) -> Decision:
+    """What becomes of `migrate begin` or `restore begin` for the domain `xml`."""
     try:
         domain = read_domain(xml)
     except UnreadableDomain as fault:
-        print(f"armferry: hook: not decided: {fault}", file=sys.stderr)
-        return None
+        return Decision(False, f"{_UNDECIDED}{fault}")
+    if domain is None:
+        return Decision(False, "not a domain of an Arm guest")
+    if not os.path.exists(os.path.join(state, TABLE)):
+        return Decision(
+            False, f"nothing is known: no fingerprint of this host in {state}; {_REFRESH}"
+        )
     table = _table(state)
-    if domain is None or table is None:
-        return None
+    if table is None:
+        return Decision(False, f"{_UNDECIDED}{_REFRESH}")
     if os.path.basename(domain.emulator) == _WRAPPER:
         carrier = "ferried"
     here = table["guests"].get(domain.kind, {}).get(domain.emulator)
     if here is None:
-        return None
-    if here["kernel"] != os.uname().release or here["emulator"] != identity(domain.emulator):
-        print(
-            "armferry: hook: not decided: kernel or QEMU are not those that were fingerprinted; "
-            "run armferry host fingerprint",
-            file=sys.stderr,
+        return Decision(
+            False,
+            f"nothing is known of {domain.kind} under {domain.emulator} on this host; {_REFRESH}",
         )
-        return None
+    if here["kernel"] != os.uname().release or here["emulator"] != identity(domain.emulator):
+        return Decision(
+            False,
+            f"{_UNDECIDED}kernel or QEMU are not those that were fingerprinted; {_REFRESH}",
+        )
     if operation == "restore":
         return _restore(domain, here, carrier, state)
-    answers = [host[carrier] for host in here["hosts"].values()]
-    if not answers or not all(answers):
-        return None
-    names = ", ".join(here["hosts"])
-    return f"{domain.name} cannot come here from {names}: {answers[0]}"
+    # an answer about a host whose fingerprints were taken away is an answer about nothing
+    known = {
+        name: answers[carrier]
+        for name, answers in here["hosts"].items()
+        if os.path.isdir(os.path.join(state, "hosts", name))
+    }
+    if not known:
+        return Decision(False, f"no other host with such a guest is known in {state}/hosts")
+    able = [name for name, reason in known.items() if not reason]
+    if able:
+        return Decision(False, f"{', '.join(able)} could send it")
+    reason = next(iter(known.values()))
+    return Decision(True, f"{domain.name} cannot come here from {', '.join(known)}: {reason}")
 
 
 def _table(state: str) -> "dict[str, Any] | None":
-    try:
-        with open(os.path.join(state, TABLE), "rb") as file:
-            table: dict[str, Any] = json.load(file)
-    except FileNotFoundError:
-        return None
-    if any(table.get(key) != value for key, value in _FORMAT.items()):
-        print("armferry: hook: not decided: run armferry host fingerprint", file=sys.stderr)
-        return None
-    return table
+    """The table; None when it is another armferry's."""
+    with open(os.path.join(state, TABLE), "rb") as file:
+        table: dict[str, Any] = json.load(file)
+    return table if all(table.get(key) == value for key, value in _FORMAT.items()) else None
 
 
-def _restore(domain: DomainFacts, here: "dict[str, Any]", carrier: str, state: str) -> "str | None":
+def _restore(domain: DomainFacts, here: "dict[str, Any]", carrier: str, state: str) -> Decision:
     path = _open_image(domain, f"/proc/{os.getppid()}/fd")
     if path is None:
-        return None
+        return Decision(False, "libvirt has no save image of it open")
     name = os.readlink(path)
     if name.endswith(f"/save/{domain.name}.save"):
-        return None
-    if os.path.exists(name + _JOURNAL):
-        return (
+        return Decision(False, "a managed save is never stopped")
+    if os.path.exists(name + _JOURNAL) and _half_rewritten(name):
+        return Decision(
+            True,
             f"{domain.name} cannot be restored here: a rewrite of {name} was interrupted; "
-            f"armferry ferry {name} --undo puts it back as it was, --finish completes it"
+            f"armferry ferry {name} --undo puts it back as it was, --finish completes it",
         )
     with open(path, "rb") as file:
         lists = _register_lists(file)
     if lists is None:
-        return None
+        return Decision(False, f"{name} cannot be read quickly: QEMU decides")
     indexes = bytes.fromhex(here["indexes"])
     fixed = [(position, bytes.fromhex(value)) for position, value in here["fixed"]]
     if all(
         own == indexes and all(values[at * 8 : at * 8 + 8] == value for at, value in fixed)
         for own, values in lists
     ):
-        return None
+        return Decision(False, f"{name} has this host's registers")
     # it differs: now the time is well spent
     from armferry.hosts.libvirt.hook_table import judge_image
 
-    return judge_image(path, domain, carrier, state)
+    reason = judge_image(path, domain, carrier, state)
+    return Decision(False, f"{name} can be restored") if reason is None else Decision(True, reason)
+
+
+def _half_rewritten(name: str) -> bool:
+    """Whether the journal beside an image is one that was acted upon."""
+    from pathlib import Path
+
+    from armferry.hosts.files.journal import JournalFault, read_journal
+
+    try:
+        return read_journal(Path(name)) is not None
+    except JournalFault:
+        return True  # it is there, and may be whole
 
 
 def _open_image(domain: DomainFacts, folder: str) -> "str | None":

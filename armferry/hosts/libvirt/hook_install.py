@@ -5,14 +5,13 @@ libvirt 6.5. Only a file that carries armferry's mark is ever changed or removed
 for scripts when it starts and when it reloads its configuration.
 """
 
-import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Literal
 
 import armferry
 from armferry.errors import ArmferryError, EnvironmentFault
+from armferry.hosts.files.atomic import write_whole
 
 __all__ = [
     "HOOKS_FOLDER",
@@ -88,11 +87,7 @@ def install(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # libvirt runs every executable of the folder: a half-written one must not be among them
-        handle, temporary = tempfile.mkstemp(prefix=f".{_NAME}-", dir=folder)
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o755)
-        os.replace(temporary, path)
+        write_whole(path, text, mode=0o755, beside=folder)
     except OSError as error:
         raise HookFault(f"{path}: cannot be written: {error.strerror}") from error
     return path

@@ -6,7 +6,7 @@ armferry under the builtin levels and the site's policy. Also the whole decision
 image, for the case that its lists are not this host's. The table's reader is `hook`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +29,19 @@ _FIXED_KINDS = (Kind.IDENTIFICATION, Kind.FIRMWARE_VERSION, Kind.FIRMWARE_BITMAP
 
 def write_table(state: Path) -> dict[str, Any]:
     """Works the table out again and stores it. Raises StateFault, FingerprintError, PolicyError."""
-    table = make_table(stored(state), other_hosts(state))
+    others = other_hosts(state)
+    unread = {path.parent.name for path in others.unreadable}
+    table = make_table(stored(state), others.fingerprints, unread)
     write_json(state / "hook.json", table)
     return table
 
 
 def make_table(
-    own: Iterable[Stored], others: Mapping[str, Iterable[Fingerprint]]
+    own: Iterable[Stored],
+    others: Mapping[str, Iterable[Fingerprint]],
+    unread: Collection[str] = (),
 ) -> dict[str, Any]:
-    """The table, as `hook` reads it."""
+    """The table, as `hook` reads it. Hosts of which something is `unread` stop nothing."""
     guests: dict[str, dict[str, Any]] = {}
     for one in own:
         kind = one.kind
@@ -50,7 +54,8 @@ def make_table(
                 for name, fingerprints in others.items()
                 for theirs in fingerprints
                 if _same_kind(theirs, one)
-            },
+            }
+            | {name: {"stock": None, "ferried": None} for name in unread},
         }
     return {"format": "armferry-hook", "version": 1, "guests": guests}
 

@@ -1,4 +1,4 @@
-"""What a host has for carrying guests, and what it lacks: looked at, never changed.
+"""What a host has for carrying guests, and what it lacks: read, never changed.
 
 Knows where things are on a Linux host (kernel, /dev/kvm, QEMU, libvirt, AppArmor, SELinux); what
 it cannot see it says nothing about. Each finding stands alone and names what to do.
@@ -10,14 +10,14 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from armferry.errors import ArmferryError
+from armferry.errors import ArmferryError, unforeseen
 from armferry.hosts.libvirt.hook_install import HOOKS_FOLDER, installed_carrier
 from armferry.hosts.libvirt.state_folder import kinds_of_domains, other_hosts, stored
+from armferry.hosts.program import ProgramFault, answer_of
 from armferry.stream.save_image import Compression
 
 __all__ = ["Grade", "HostFinding", "check_host"]
@@ -52,17 +52,20 @@ def check_host(state: Path, root: Path = Path("/")) -> tuple[HostFinding, ...]:
         ("KVM", lambda: _kvm(root)),
         ("QEMU", _qemus),
         ("libvirt", _libvirt),
+        ("domains", _domains),
         ("hook", lambda: _hook(root)),
         ("fingerprints", lambda: _fingerprints(state)),
         ("save images", _programs),
         ("confinement", lambda: _confinement(root)),
     )
     findings: list[HostFinding] = []
-    for what, look in checks:
+    for what, check in checks:
         try:
-            findings += look()
+            findings += check()
         except ArmferryError as fault:
             findings.append(HostFinding(what, Grade.MISSING, str(fault).splitlines()[0]))
+        except Exception as fault:  # one thing that cannot be found out hides none of the others
+            findings.append(HostFinding(what, Grade.WARNING, unforeseen(fault), "please report it"))
     return tuple(findings)
 
 
@@ -89,7 +92,7 @@ def _qemus() -> Iterator[HostFinding]:
     # brings a QMP client along, which a plain host may not have
     from armferry.hosts.fingerprints.probe import find_qemu, qemu_version
 
-    programs = dict.fromkeys(Path(kind.emulator) for kind in kinds_of_domains())
+    programs = dict.fromkeys(Path(kind.emulator) for kind in kinds_of_domains().kinds)
     try:
         programs[find_qemu(None)] = None
     except ArmferryError as fault:
@@ -112,16 +115,23 @@ def _libvirt() -> Iterator[HostFinding]:
     if daemon is None:
         yield HostFinding("libvirt", Grade.WARNING, "none of its daemons is installed")
         return
-    done = subprocess.run(
-        [daemon, "--version"], capture_output=True, text=True, timeout=_PROGRAM_LIMIT, check=False
-    )
-    found = re.search(r"(\d+)\.(\d+)\.(\d+)", done.stdout)
+    try:
+        said = answer_of(daemon, ["--version"], limit=_PROGRAM_LIMIT).out
+    except ProgramFault as fault:
+        yield HostFinding("libvirt", Grade.WARNING, str(fault), f"run {daemon} --version")
+        return
+    found = re.search(r"([0-9]{1,4})\.([0-9]{1,4})\.([0-9]{1,4})", said)
     if found is None:
         yield HostFinding("libvirt", Grade.WARNING, f"{daemon} --version says nothing of use")
     elif (int(found[1]), int(found[2])) < (6, 5):
         yield HostFinding("libvirt", Grade.WARNING, f"{found[0]}, {daemon}", "qemu.d needs 6.5")
     else:
         yield HostFinding("libvirt", Grade.GOOD, f"{found[0]}, {daemon}")
+
+
+def _domains() -> Iterator[HostFinding]:
+    for path, why in kinds_of_domains().unreadable.items():
+        yield HostFinding("domains", Grade.WARNING, f"{path} cannot be read: {why}")
 
 
 def _hook(root: Path) -> Iterator[HostFinding]:
@@ -149,12 +159,12 @@ def _fingerprints(state: Path) -> Iterator[HostFinding]:
         )
     own = stored(state)
     stale = sum(not one.fresh for one in own)
-    missing = len(set(kinds_of_domains()) - {one.kind for one in own})
+    missing = len(set(kinds_of_domains().kinds) - {one.kind for one in own})
     words = f"{len(own)} of this host, {stale} stale, {missing} kinds of domains without"
     grade = Grade.WARNING if stale or missing or not own else Grade.GOOD
     hint = "" if grade is Grade.GOOD else "armferry host fingerprint"
     yield HostFinding("fingerprints", grade, words, hint)
-    names = ", ".join(other_hosts(state))
+    names = ", ".join(other_hosts(state).fingerprints)
     yield (
         HostFinding("fingerprints", Grade.GOOD, f"of other hosts: {names}")
         if names

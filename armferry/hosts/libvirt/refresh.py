@@ -30,11 +30,16 @@ __all__ = ["Refreshed", "refresh"]
 
 @dataclass(frozen=True, slots=True)
 class Refreshed:
-    """All that is stored now, which of it is new, and why a kind could not be probed."""
+    """All that is stored now, which of it is new, and what could not be done.
+
+    `faults` says why a kind could not be probed, `unreadable` why a domain's XML or another host's
+    fingerprint could not be read.
+    """
 
     stored: tuple[Stored, ...]
     new: tuple[GuestKind, ...]
     faults: Mapping[GuestKind, str]
+    unreadable: Mapping[Path, str]
 
 
 def refresh(state: Path, extra: Sequence[GuestKind], default_qemu: Callable[[], str]) -> Refreshed:
@@ -45,9 +50,10 @@ def refresh(state: Path, extra: Sequence[GuestKind], default_qemu: Callable[[], 
     """
     have = stored(state)
     others = other_hosts(state)
+    domains = kinds_of_domains()
     faults: dict[GuestKind, str] = {}
     new: list[GuestKind] = []
-    for kind in _wanted(have, others, extra, default_qemu):
+    for kind in _wanted(domains.kinds, have, others.fingerprints, extra, default_qemu):
         old = next((one for one in have if one.kind == kind), None)
         if old is not None and old.fresh:
             continue
@@ -62,16 +68,17 @@ def refresh(state: Path, extra: Sequence[GuestKind], default_qemu: Callable[[], 
         have = store(state, kind, found, before=have)
         new.append(kind)
     write_table(state)
-    return Refreshed(have, tuple(new), faults)
+    return Refreshed(have, tuple(new), faults, {**domains.unreadable, **others.unreadable})
 
 
 def _wanted(
+    domains: Sequence[GuestKind],
     have: Sequence[Stored],
     others: Mapping[str, Sequence[Fingerprint]],
     extra: Sequence[GuestKind],
     default_qemu: Callable[[], str],
 ) -> tuple[GuestKind, ...]:
-    wanted = dict.fromkeys((*kinds_of_domains(), *(one.kind for one in have), *extra))
+    wanted = dict.fromkeys((*domains, *(one.kind for one in have), *extra))
     known = {(kind.machine, kind.cpu, kind.accelerator) for kind in wanted}
     if others:
         wanted |= dict.fromkeys(

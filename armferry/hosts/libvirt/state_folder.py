@@ -10,20 +10,22 @@ Knows the layout and when a fingerprint is stale; refuses to know how one is mad
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from armferry.errors import EnvironmentFault
+from armferry.errors import ArmferryError, EnvironmentFault
+from armferry.hosts.files.atomic import write_whole
 from armferry.hosts.fingerprints.fingerprint import Fingerprint, dump, parse
 from armferry.hosts.libvirt.domain import UnreadableDomain, read_domain
 from armferry.hosts.libvirt.identity import identity
 
 __all__ = [
     "DOMAIN_FOLDERS",
+    "DomainKinds",
     "GuestKind",
+    "OtherHosts",
     "StateFault",
     "Stored",
     "kinds_of_domains",
@@ -79,12 +81,29 @@ class Stored:
         return self.kernel == os.uname().release and found == [*self.emulator_identity]
 
 
-def kinds_of_domains(folders: Iterable[Path] = DOMAIN_FOLDERS) -> tuple[GuestKind, ...]:
-    """The kinds of the aarch64 domains that libvirt has on this host, each once.
+@dataclass(frozen=True, slots=True)
+class DomainKinds:
+    """The kinds of a host's domains, each once, and why the XML of a domain could not be read."""
 
-    A domain whose XML does not determine its CPU is left out. Raises StateFault.
+    kinds: tuple[GuestKind, ...]
+    unreadable: Mapping[Path, str]
+
+
+@dataclass(frozen=True, slots=True)
+class OtherHosts:
+    """The fingerprints of other hosts by name, and why a file of theirs could not be read."""
+
+    fingerprints: Mapping[str, tuple[Fingerprint, ...]]
+    unreadable: Mapping[Path, str]
+
+
+def kinds_of_domains(folders: Iterable[Path] = DOMAIN_FOLDERS) -> DomainKinds:
+    """The kinds of the aarch64 domains that libvirt has on this host.
+
+    A domain whose XML does not determine its CPU is left out.
     """
     found: dict[GuestKind, None] = {}
+    unreadable: dict[Path, str] = {}
     for folder in folders:
         for path in sorted(folder.glob("*.xml")):
             try:
@@ -92,11 +111,13 @@ def kinds_of_domains(folders: Iterable[Path] = DOMAIN_FOLDERS) -> tuple[GuestKin
             except FileNotFoundError:
                 continue  # the domain has just ended
             except (OSError, UnicodeDecodeError, UnreadableDomain) as error:
-                raise StateFault(f"{path}: cannot be read: {error}") from error
+                # one that cannot be read is no reason to know nothing of the others
+                unreadable[path] = getattr(error, "strerror", None) or str(error)
+                continue
             if domain is not None and domain.cpu:
                 kind = GuestKind(domain.machine, domain.cpu, domain.accelerator, domain.emulator)
                 found[kind] = None
-    return tuple(found)
+    return DomainKinds(tuple(found), unreadable)
 
 
 def kinds_of_hosts(
@@ -166,13 +187,20 @@ def remove_stored(state: Path, gone: Stored, *, before: Iterable[Stored]) -> tup
     return tuple(kept)
 
 
-def other_hosts(state: Path) -> dict[str, tuple[Fingerprint, ...]]:
-    """The fingerprints of other hosts, by name. Raises StateFault or FingerprintError."""
+def other_hosts(state: Path) -> OtherHosts:
+    """What is known of other hosts."""
     found: dict[str, tuple[Fingerprint, ...]] = {}
+    unreadable: dict[Path, str] = {}
     for folder in sorted((state / "hosts").glob("*")):
-        files = (path for path in sorted(folder.glob("*.json")) if path.name != _INDEX)
-        found[folder.name] = tuple(_load(path) for path in files)
-    return found
+        read: list[Fingerprint] = []
+        for path in sorted(folder.glob("*.json")):
+            if path.name != _INDEX:
+                try:
+                    read.append(_load(path))
+                except ArmferryError as error:
+                    unreadable[path] = str(error).removeprefix(f"{path}: ")
+        found[folder.name] = tuple(read)
+    return OtherHosts(found, unreadable)
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
@@ -221,10 +249,6 @@ def _file_name(kind: GuestKind, taken: set[str]) -> str:
 def _write(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        write_whole(path, text)
     except OSError as error:
         raise StateFault(f"{path}: cannot be written: {error.strerror}") from error

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from armferry.errors import ArmferryError
-from armferry.ferry.copy import write_all
+from armferry.hosts.files.descriptor import write_all
 from armferry.wrapper.errors import UriFault
 
 __all__ = [

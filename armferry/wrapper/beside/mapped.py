@@ -16,38 +16,14 @@ from collections.abc import Callable
 from armferry.errors import ArmferryError
 from armferry.ferry.edits import edits_of
 from armferry.gateway.session import Judging
+from armferry.hosts.files.descriptor import DescriptorWindow, write_at
 from armferry.stream import NewTail, SavedState, read_saved, rewrite_tail
 from armferry.stream.mapped import plain_stream
 from armferry.wrapper.errors import UriFault
 
-__all__ = ["DescriptorWindow", "MappedSave", "changed_end", "pour_plain"]
+__all__ = ["MappedSave", "changed_end", "pour_plain"]
 
-
-class DescriptorWindow:
-    """The bytes of an open regular file; a `Window`. Raises UriFault when it cannot be read."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    @property
-    def size(self) -> int:
-        """Bytes of the file."""
-        return os.fstat(self._descriptor).st_size
-
-    def read(self, offset: int, length: int) -> bytes:
-        """`length` bytes from `offset`, fewer only at the end."""
-        parts: list[bytes] = []
-        while length > 0:
-            try:
-                part = os.pread(self._descriptor, length, offset)
-            except OSError as error:
-                raise UriFault(f"the file cannot be read: {error.strerror}") from error
-            if not part:
-                break
-            parts.append(part)
-            offset += len(part)
-            length -= len(part)
-        return b"".join(parts)
+_NAME = "the file of the migration"
 
 
 def changed_end(saved: SavedState, judge: Judging) -> NewTail | None:
@@ -65,7 +41,7 @@ def pour_plain(offset: int) -> Callable[[int, socket.socket], None]:
     """What a bridge does: the mapped-ram stream at `offset` of a file goes out as a plain one."""
 
     def pour(descriptor: int, connection: socket.socket) -> None:
-        for piece in plain_stream(DescriptorWindow(descriptor), offset):
+        for piece in plain_stream(DescriptorWindow(descriptor, _NAME), offset):
             connection.sendall(piece)
 
     return pour
@@ -137,14 +113,9 @@ class MappedSave:
         self._good = good
 
     def _take_out(self) -> None:
-        window = DescriptorWindow(self._descriptor)
+        window = DescriptorWindow(self._descriptor, _NAME)
         tail = changed_end(read_saved(window, self._offset), self._judge)
         if tail is None:
             return
-        view, at = memoryview(tail.data), tail.offset
-        while view:
-            written = os.pwrite(self._descriptor, view, at)
-            at += written
-            view = view[written:]
-        os.ftruncate(self._descriptor, at)
+        os.ftruncate(self._descriptor, write_at(self._descriptor, tail.data, tail.offset))
         os.fsync(self._descriptor)

@@ -8,10 +8,10 @@ line. QMP: docs/interop/qmp-spec and qom-list-properties in qapi/qom.json.
 import contextlib
 import hashlib
 import json
-import os
 from pathlib import Path
 
 from armferry.cache import cache_folder
+from armferry.hosts.files.atomic import write_whole
 from armferry.wrapper.beside.probe import MonitorRefusal, PausedQemu
 from armferry.wrapper.commandline.properties import NAMES
 
@@ -53,10 +53,7 @@ def cached(what: str, key: str) -> str | None:
 def remember(what: str, key: str, text: str) -> None:
     """Keeps `text` under `key`; a cache that cannot be written costs time, nothing else."""
     with contextlib.suppress(OSError):
-        path = _path(what, key)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        write_whole(_path(what, key), text)
 
 
 def _path(what: str, key: str) -> Path:

@@ -28,6 +28,7 @@ from armferry.gateway.address import FdAddress, TcpAddress, UnixAddress
 from armferry.gateway.channel import Channel, SocketChannel
 from armferry.gateway.judge import Judgement
 from armferry.gateway.session import Judging
+from armferry.hosts.files.descriptor import DescriptorWindow
 from armferry.stream import read_saved
 from armferry.stream.events import DeviceSection
 from armferry.wrapper.beside.bridges import (
@@ -39,7 +40,7 @@ from armferry.wrapper.beside.bridges import (
     open_sink,
     open_source,
 )
-from armferry.wrapper.beside.mapped import DescriptorWindow, MappedSave, changed_end, pour_plain
+from armferry.wrapper.beside.mapped import MappedSave, changed_end, pour_plain
 from armferry.wrapper.beside.outgoing_judge import HidingJudge
 from armferry.wrapper.commandline.fdsets import FdSets, fdset_number
 from armferry.wrapper.commandline.options import number_in
@@ -260,7 +261,7 @@ class Transfers:
         assert self._incoming is not None
         descriptor = self._opened(target, open_source)
         try:
-            saved = read_saved(DescriptorWindow(descriptor), target.offset)
+            saved = read_saved(DescriptorWindow(descriptor, target.path), target.offset)
             tail = changed_end(saved, _LoggingJudge(self._incoming, self._notify))
         except ArmferryError:
             os.close(descriptor)

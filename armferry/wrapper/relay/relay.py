@@ -14,7 +14,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from armferry.ferry.copy import write_all
+from armferry.hosts.files.descriptor import write_all
 from armferry.wrapper.beside.mapped import MappedSave
 from armferry.wrapper.beside.transfers import Transfers
 from armferry.wrapper.relay.command_router import CommandRouter

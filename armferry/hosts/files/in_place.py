@@ -9,8 +9,8 @@ import os
 import shlex
 from pathlib import Path
 
-from armferry.errors import EnvironmentFault
-from armferry.ferry.errors import FerryError
+from armferry.errors import ArmferryError, EnvironmentFault
+from armferry.hosts.files.descriptor import write_at
 from armferry.hosts.files.journal import (
     InterruptedRewrite,
     Journal,
@@ -22,7 +22,11 @@ from armferry.hosts.files.journal import (
 from armferry.hosts.files.locked import Access, FileWindow, LockedFile
 from armferry.stream import NewTail
 
-__all__ = ["FileInPlace", "StoppedRewrite", "finish", "undo"]
+__all__ = ["FileInPlace", "ForeignJournal", "StoppedRewrite", "finish", "undo"]
+
+
+class ForeignJournal(ArmferryError):
+    """A journal beside a file that it is not about."""
 
 
 class StoppedRewrite(InterruptedRewrite, EnvironmentFault):
@@ -52,7 +56,7 @@ class FileInPlace(FileWindow):
 def undo(path: Path) -> bool:
     """Puts `path` back as it was before an interrupted rewrite; False when there was none.
 
-    Raises UnreadableFile, JournalFault, FerryError or InterruptedRewrite.
+    Raises UnreadableFile, JournalFault, ForeignJournal or InterruptedRewrite.
     """
     return _settle(path, new=False)
 
@@ -69,7 +73,7 @@ def _settle(path: Path, *, new: bool) -> bool:
             remove_journal(path)
             return False
         if not journal.fits(file.read(journal.offset, max(file.size - journal.offset, 0))):
-            raise FerryError(
+            raise ForeignJournal(
                 f"{path}: this is not the file that the journal {journal_path(path)} is about; "
                 "if it was replaced since, remove the journal"
             )
@@ -79,13 +83,8 @@ def _settle(path: Path, *, new: bool) -> bool:
 
 def _put(file: LockedFile, journal: Journal, data: bytes) -> None:
     try:
-        view = memoryview(data)
-        at = journal.offset
-        while view:
-            written = os.pwrite(file.fileno(), view, at)
-            at += written
-            view = view[written:]
-        os.ftruncate(file.fileno(), at)
+        end = write_at(file.fileno(), data, journal.offset)
+        os.ftruncate(file.fileno(), end)
         os.fsync(file.fileno())
     except OSError as error:
         raise StoppedRewrite(

@@ -1,0 +1,65 @@
+"""A file replaced in one step: whoever opens it finds the old one or all of the new one.
+
+The new file is written beside the old one, put on disk and renamed; a failure leaves neither a
+part of it nor a temporary file. Refuses to know what is in it.
+"""
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from armferry.hosts.files.descriptor import write_all
+
+__all__ = ["replaced", "sync_folder", "write_whole"]
+
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+_LONGEST_PREFIX = 32  # letters of the target's name in that of the temporary file
+
+
+@contextlib.contextmanager
+def replaced(target: Path, *, beside: Path | None = None) -> Iterator[int]:
+    """A descriptor of a new file, private to its owner, that becomes `target` at the block's end.
+
+    Until then it lies in the folder `beside`, which is on the same file system (default: the
+    target's own). Raises OSError, and what the block raises; `target` is then as it was.
+    """
+    descriptor, temporary = tempfile.mkstemp(
+        prefix=f".{target.name[:_LONGEST_PREFIX]}.", suffix=".part", dir=beside or target.parent
+    )
+    try:
+        try:
+            yield descriptor
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    sync_folder(target)
+
+
+def write_whole(
+    target: Path, data: bytes | str, *, mode: int = 0o644, beside: Path | None = None
+) -> None:
+    """Makes `target` a file of `data`, text as UTF-8, with this mode. Raises OSError."""
+    with replaced(target, beside=beside) as descriptor:
+        os.fchmod(descriptor, mode)
+        write_all(descriptor, data.encode() if isinstance(data, str) else data)
+
+
+def sync_folder(path: Path) -> None:
+    """Waits until the folder that `path` lies in is on disk, where its file system can say so."""
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # CIFS and others know no fsync of a folder: that is no reason to refuse the file in it
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
