@@ -1,14 +1,16 @@
-"""One client's QMP commands on their way to QEMU: which are led through a gateway, and how.
+"""One client's QMP commands on their way to QEMU: which go through a gateway, and how.
 
     migrate, migrate-incoming, migrate-recover   to a gateway's private address
     getfd, add-fd, remove-fd                     noted, for a later fd: or file: address
     migrate-set-capabilities                     noted: mapped-ram
     human-monitor-command                        its `migrate` lines as the commands above
 
-Everything else, and every command that need not be led, passes as it came. A migration to a
-descriptor stays `fd:NAME` for QEMU: a `getfd` slipped in before it gives QEMU another descriptor
-of that name, and QEMU's answer to it is taken out again (`relay`). A command that cannot be led is
-answered here, in QEMU's words for errors. Vocabulary: qapi/migration.json, qapi/misc.json.
+Every other command passes as it came. A migration to a descriptor stays `fd:NAME` for QEMU: a
+`getfd` slipped in before it gives QEMU another descriptor of that name, and QEMU's answer to it is
+taken out again. An outgoing migration has an id of armferry's own on its way, for a client may send
+several commands at once without any id; the client's answer has the client's. A command that
+cannot be honoured is answered here, in QEMU's words for errors. Vocabulary: qapi/migration.json,
+qapi/misc.json.
 """
 
 import contextlib
@@ -17,7 +19,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,73 +48,90 @@ _MIGRATION = re.compile(
 )
 """The command, its flags, and the address in quotes or without."""
 _SWITCH = re.compile(r"\s*migrate_set_capability\s+(\S+)\s+(\S+)\s*")
+_NAMED_IN_LINE = re.compile(r"(?:^|[\s,])\w*fds?=([^,\s]+)")
+_OWN = "armferry-"
 _identities = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What to do for one piece: send `data` with `descriptors` to QEMU, or `answer` the client.
-
-    `awaited` is the id of a slipped-in command whose answer is not the client's, else empty.
-    """
+    """What to do for one piece: send `data` with `descriptors` to QEMU, or `answer` the client."""
 
     data: bytes = b""
     descriptors: tuple[int, ...] = ()
-    awaited: str = ""
     answer: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class _Migration:
+    """What the client called an outgoing migration: its own id, if it gave one."""
+
+    identity: Mapping[str, Any]
 
 
 @dataclass(slots=True)
 class CommandRouter:
-    """Leads the commands of one client; `transfers` makes the gateways."""
+    """Routes the commands of one client; `transfers` makes the gateways.
+
+    One thread calls `route`, another one `answered`.
+    """
 
     transfers: Transfers
-    answer_awaited: bool = False
-    """Whether QEMU has not yet said what it thinks of the outgoing migration."""
-    _awaited_id: Any = None
+    _asked: dict[str, _Migration | None] = field(default_factory=dict)
+    """By armferry's id: an outgoing migration, or None for a command that no client gave."""
     _named: dict[str, int] = field(default_factory=dict)
     _sets: set[int] = field(default_factory=set)
 
+    @property
+    def answer_awaited(self) -> bool:
+        """Whether QEMU has not yet answered an outgoing migration."""
+        return any(one is not None for one in tuple(self._asked.values()))
+
     def route(self, piece: Piece, descriptors: tuple[int, ...]) -> list[Action]:
         """What becomes of `piece`, with which the client sent `descriptors`."""
-        as_it_came = [Action(piece.data, descriptors)]
-        actions = self._actions(piece, descriptors, as_it_came)
-        if actions is as_it_came:
-            self._forget_used(piece.data)
-        return actions
-
-    def _actions(
-        self, piece: Piece, descriptors: tuple[int, ...], as_it_came: list[Action]
-    ) -> list[Action]:
-        if not piece.whole or not any(word in piece.data for word in _WORTH_READING):
-            return as_it_came
-        message = read_message(piece.data)
+        unchanged = [Action(piece.data, descriptors)]
+        worth_reading = self._named or any(word in piece.data for word in _WORTH_READING)
+        message = read_message(piece.data) if piece.whole and worth_reading else None
         if message is None:
-            return as_it_came
+            return unchanged
         command = message.get("execute", message.get("exec-oob"))
         arguments = message.get("arguments", {})
         if not isinstance(command, str) or not isinstance(arguments, dict):
-            return as_it_came
+            return unchanged
         try:
             routed = self._routed(command, arguments, descriptors)
         except ArmferryError as error:
             return [Action(answer=_refusal(message, str(error)))]
         if routed is None:
-            return as_it_came
-        if command == "migrate" or command == "human-monitor-command":
-            self.answer_awaited, self._awaited_id = True, message.get("id")
+            self._forget_taken(command, arguments)
+            return unchanged
         actions, changed = routed
-        if changed is None:
-            return [*actions, *as_it_came]
-        text = json.dumps({**message, "arguments": changed}).encode()
-        return [*actions, Action(text, descriptors)]
+        if changed is not None:
+            message = {**message, "arguments": changed}
+        elif command in _INCOMING:
+            return [*actions, *unchanged]
+        if command not in _INCOMING:
+            message = self._own(message)
+        return [*actions, Action(json.dumps(message).encode(), descriptors)]
 
-    def answered(self, message: Mapping[str, Any]) -> None:
-        """Notes what QEMU said when it is the answer to an outgoing migration."""
-        if ("return" in message or "error" in message) and message.get("id") == self._awaited_id:
-            self.answer_awaited = False
-            if "error" in message:
-                self.transfers.give_up()
+    def answered(self, data: bytes) -> bytes | None:
+        """What the client gets in place of QEMU's answer `data`; None when it is not armferry's.
+
+        Nothing at all for a command that no client gave.
+        """
+        if not self._asked or _OWN.encode() not in data:
+            return None
+        message = read_message(data) or {}
+        identity = message.get("id")
+        if not isinstance(identity, str) or identity not in self._asked:
+            return None
+        migration = self._asked.pop(identity)
+        if migration is None:
+            return b""
+        if "error" in message:
+            self.transfers.give_up()
+        rest = {key: value for key, value in message.items() if key != "id"}
+        return json.dumps({**rest, **migration.identity}).encode()
 
     def close(self) -> None:
         """The client has gone, and so have the descriptors it gave."""
@@ -155,10 +174,10 @@ class CommandRouter:
         if isinstance(target, FileTarget) and self.transfers.mapped_ram:
             path = self.transfers.load_mapped(target)
             self._used(target)
-            return None if path is None else ([_plain()], _with_path(arguments, path))
+            return None if path is None else ([self._expect_plain()], _with_path(arguments, path))
         if isinstance(target, NamedFd) and target.name in self._named:
             theirs = self.transfers.receive_from(self._named.pop(target.name))
-            return [_slipped_in(target.name, theirs)], None
+            return [self._slipped_in(target.name, theirs)], None
         path = self.transfers.listen(target)
         self._used(target)
         return [], _with_path(arguments, path)
@@ -171,10 +190,27 @@ class CommandRouter:
             return [], None
         if isinstance(target, NamedFd) and target.name in self._named:
             theirs = self.transfers.send_through(self._named.pop(target.name))
-            return [_slipped_in(target.name, theirs)], None
+            return [self._slipped_in(target.name, theirs)], None
         path = self.transfers.send_to(target)
         self._used(target)
         return [], _with_path(arguments, path)
+
+    def _slipped_in(self, name: str, connection: socket.socket) -> Action:
+        message = self._own({"execute": "getfd", "arguments": {"fdname": name}}, slipped_in=True)
+        return Action(json.dumps(message).encode(), (connection.detach(),))
+
+    def _expect_plain(self) -> Action:
+        """QEMU is to expect a plain stream."""
+        off = [{"capability": one, "state": False} for one in (MAPPED_RAM, "multifd")]
+        command = {"execute": "migrate-set-capabilities", "arguments": {"capabilities": off}}
+        return Action(json.dumps(self._own(command, slipped_in=True)).encode())
+
+    def _own(self, message: Mapping[str, Any], *, slipped_in: bool = False) -> Mapping[str, Any]:
+        """`message` under an id of armferry's own, so that its answer is known."""
+        identity = f"{_OWN}{os.getpid()}-{next(_identities)}"
+        given = {key: value for key, value in message.items() if key == "id"}
+        self._asked[identity] = None if slipped_in else _Migration(given)
+        return {**message, "id": identity}
 
     def _human(
         self, arguments: Mapping[str, Any]
@@ -201,10 +237,13 @@ class CommandRouter:
         self._forget(name)
         self._named[name] = descriptor
 
-    def _forget_used(self, data: bytes) -> None:
+    def _forget_taken(self, command: str, arguments: Mapping[str, Any]) -> None:
         """QEMU takes the descriptors that a command names: nobody else may hold them open."""
+        if command in ("getfd", "closefd"):
+            return
+        taken = set(_descriptor_names(arguments))
         for name in tuple(self._named):
-            if name.encode() in data and b"getfd" not in data:
+            if name in taken:
                 self._forget(name)
 
     def _forget(self, name: str) -> None:
@@ -249,23 +288,24 @@ def _with_path(arguments: Mapping[str, Any], path: str) -> dict[str, Any]:
     return {**arguments, "uri": f"unix:{path}"}
 
 
-def _slipped_in(name: str, connection: socket.socket) -> Action:
-    return _own_command("getfd", {"fdname": name}, (connection.detach(),))
+def _descriptor_names(value: object) -> Iterator[str]:
+    """The descriptors that the arguments of a command name, as the schema calls them.
 
-
-def _plain() -> Action:
-    """QEMU is to expect a plain stream."""
-    off = [{"capability": one, "state": False} for one in (MAPPED_RAM, "multifd")]
-    return _own_command("migrate-set-capabilities", {"capabilities": off})
-
-
-def _own_command(
-    command: str, arguments: Mapping[str, Any], descriptors: tuple[int, ...] = ()
-) -> Action:
-    """A command that no client gave; its answer is taken out again."""
-    identity = f"armferry-{os.getpid()}-{next(_identities)}"
-    message = {"execute": command, "arguments": arguments, "id": identity}
-    return Action(json.dumps(message).encode(), descriptors, identity)
+    In qapi/ these are members such as fd, fds (several with colons), vhostfd, fdname, and `str` of
+    a socket address; in a line for people, `fd=NAME`.
+    """
+    if isinstance(value, list):
+        for one in value:
+            yield from _descriptor_names(one)
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            if isinstance(one, str) and (key in ("fdname", "str") or key.endswith(("fd", "fds"))):
+                yield from (one, *one.split(":"))
+            elif isinstance(one, str) and key == "command-line":
+                for found in _NAMED_IN_LINE.findall(one):
+                    yield from (found, *found.split(":"))
+            elif isinstance(one, dict | list):
+                yield from _descriptor_names(one)
 
 
 def _refusal(message: Mapping[str, Any], reason: str) -> bytes:

@@ -116,7 +116,6 @@ class _Conversation:
         self._qemu = qemu
         self._transfers = transfers
         self._router = CommandRouter(transfers)
-        self._awaited: set[str] = set()
         self._lock = threading.Lock()
 
     # -- to QEMU
@@ -147,8 +146,6 @@ class _Conversation:
             if not any(descriptor in action.descriptors for action in actions):
                 os.close(descriptor)
         for action in actions:
-            if action.awaited:
-                self._awaited.add(action.awaited)
             if action.answer:
                 with self._lock:
                     self._client.send(action.answer)
@@ -176,33 +173,23 @@ class _Conversation:
                     if after_taken and not piece.whole:
                         piece = Piece(piece.data.lstrip(b"\r\n"), False)
                     after_taken = False
-                    if piece.whole and self._is_awaited(piece.data):
-                        after_taken = True
-                        continue
-                    passed += self._checked(piece)
+                    own = self._router.answered(piece.data) if piece.whole else None
+                    after_taken = own == b""
+                    passed += self._checked(piece) if own is None else own
                 if passed:
                     with self._lock:
                         self._client.send(bytes(passed))
-
-    def _is_awaited(self, data: bytes) -> bool:
-        for identity in self._awaited:
-            if identity.encode() in data:
-                self._awaited.remove(identity)
-                return True
-        return False
 
     def _checked(self, piece: Piece) -> bytes:
         """The piece; a migration that QEMU calls completed has failed unless it arrived."""
         carried = self._transfers.last_out
         if not piece.whole or carried is None:
             return piece.data
-        message: Mapping[str, Any] = {}
-        if self._router.answer_awaited or any(word in piece.data for word in _ENDS):
-            message = read_message(piece.data) or {}
-        if self._router.answer_awaited:
-            self._router.answered(message)
-            if "event" not in message:
-                return piece.data  # about an earlier one, if about any
+        if not any(word in piece.data for word in _ENDS):
+            return piece.data
+        message = read_message(piece.data) or {}
+        if self._router.answer_awaited and "event" not in message:
+            return piece.data  # about an earlier one, if about any
         match _migration_status(message):
             case "completed" if not carried.wait():
                 return piece.data.replace(_COMPLETED, _FAILED)
