@@ -51,8 +51,14 @@ test: rig lint ## lint and tests, in minutes
 test-full: rig lint ## lint and all tests, with the long sweeps
 	$(PYTEST) -m ""
 
-demo: rig ## a guest moved between QEMUs that refuse each other
-	$(BIN)/python -m armferry.lab.demo
+# Needs the command alone and two QEMUs, fetched side by side; a .venv for developers serves too.
+demo: ## a guest moved between QEMUs that refuse each other; its files are left in ./demo
+	tools/bootstrap-debian demo
+	[ -e .venv/.wheel ] || { [ -x $(BIN)/pip ] || python3 -m venv .venv; \
+	    $(BIN)/pip install --quiet --disable-pip-version-check .; }
+	$(BIN)/armferry lab qemu install 10.0.2 & first=$$!; \
+	    $(BIN)/armferry lab qemu install 10.0.13; wait $$first
+	$(BIN)/python -m armferry.lab.demo demo
 
 bench: rig ## how fast the data path and the wrapper are
 	$(BIN)/python -m benchmarks

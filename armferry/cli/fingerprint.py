@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from armferry.cli.qemu_program import QEMU_HELP, qemu_program
 from armferry.hosts.fingerprints.fingerprint import Fingerprint, dump
 
 __all__ = ["add_parsers"]
@@ -31,7 +32,7 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     )
     qemu.add_argument("--smp", type=int, default=1, help="number of vCPUs (default: 1)")
     qemu.add_argument("--memory", type=int, default=64, help="MiB of memory (default: 64)")
-    qemu.add_argument("--qemu", metavar="PATH", help="the QEMU (default: on PATH)")
+    qemu.add_argument("--qemu", metavar="QEMU", help=QEMU_HELP)
     qemu.add_argument(
         "--time-limit", type=_seconds, default=60.0, metavar="S", help="seconds (default: 60)"
     )
@@ -74,7 +75,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 def run_qemu(arguments: argparse.Namespace) -> int:
     """Probes a QEMU."""
-    from armferry.hosts.fingerprints.probe import find_qemu, fingerprint_of_qemu
+    from armferry.hosts.fingerprints.probe import fingerprint_of_qemu
     from armferry.hosts.qmp.process import MachineSpec
 
     spec = MachineSpec(
@@ -85,7 +86,7 @@ def run_qemu(arguments: argparse.Namespace) -> int:
         memory=arguments.memory,
         extra=tuple(arguments.extra),
     )
-    found = fingerprint_of_qemu(find_qemu(arguments.qemu), spec, time_limit=arguments.time_limit)
+    found = fingerprint_of_qemu(qemu_program(arguments.qemu), spec, time_limit=arguments.time_limit)
     return _write(found, arguments)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from armferry.cli import render
 from armferry.cli.options import add_json
+from armferry.cli.qemu_program import QEMU_HELP, qemu_program
 from armferry.cli.render import Cell, Table
 from armferry.errors import EnvironmentFault
 from armferry.hosts.libvirt.hook import STATE_FOLDER
@@ -42,7 +43,7 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     maker.add_argument(
         "--accel", choices=("tcg", "kvm"), default="kvm", help="for --machine (default: kvm)"
     )
-    maker.add_argument("--qemu", metavar="PATH", help="the QEMU (default: on PATH)")
+    maker.add_argument("--qemu", metavar="QEMU", help=QEMU_HELP)
     add_json(maker)
     maker.set_defaults(func=run_fingerprint, usage_error=maker.error)
 
@@ -91,14 +92,13 @@ def run_fingerprint(arguments: argparse.Namespace) -> int:
     if (arguments.machine is None) != (arguments.cpu is None):
         arguments.usage_error("--machine and --cpu go together")
     # these bring a QMP client along, which a plain host may not have
-    from armferry.hosts.fingerprints.probe import find_qemu
     from armferry.hosts.libvirt.refresh import refresh
 
     extra = []
     if arguments.machine is not None:
-        qemu = str(find_qemu(arguments.qemu))
+        qemu = str(qemu_program(arguments.qemu))
         extra.append(GuestKind(arguments.machine, arguments.cpu, arguments.accel, qemu))
-    done = refresh(arguments.state, extra, lambda: str(find_qemu(arguments.qemu)))
+    done = refresh(arguments.state, extra, lambda: str(qemu_program(arguments.qemu)))
     if arguments.json:
         document = {
             "schema": SCHEMA_VERSION,

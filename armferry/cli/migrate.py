@@ -13,13 +13,14 @@ from typing import Any
 from armferry.cli import render
 from armferry.cli.gateway_options import Encryption, add_log, add_tls, open_log, positive_integer
 from armferry.cli.options import add_json, add_policy, policy_of
+from armferry.cli.qemu_program import qemu_program
 from armferry.ends import End
 from armferry.errors import ArmferryError
 from armferry.gateway import Address, AddressError, Dialer, Judge, Listener, parse_address
 from armferry.gateway.address import TcpAddress, UnixAddress
 from armferry.gateway.migrate import Migration, MigrationProgress, Options, spec_of
 from armferry.hosts.fingerprints.as_end import end_of
-from armferry.hosts.fingerprints.probe import find_qemu, fingerprint_of_qemu
+from armferry.hosts.fingerprints.probe import fingerprint_of_qemu
 from armferry.hosts.fingerprints.subject import open_subject
 from armferry.hosts.qmp.client import Monitor
 from armferry.policy import Policy
@@ -48,7 +49,10 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
         help="a fingerprint of the destination; without one, a QEMU like it is probed here",
     )
     parser.add_argument(
-        "--qemu", metavar="PROGRAM", help="the destination's QEMU, to be probed on this host"
+        "--qemu",
+        metavar="QEMU",
+        help="the destination's QEMU, to be probed on this host: a program, or a release of "
+        "`armferry lab qemu list`",
     )
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
@@ -58,7 +62,7 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     )
     source.add_argument(
         "--source-qemu",
-        metavar="PROGRAM",
+        metavar="QEMU",
         help="the source's QEMU, to be probed on this host for the same purpose",
     )
     parser.add_argument(
@@ -185,14 +189,14 @@ def _known_source(arguments: argparse.Namespace, monitor: Monitor) -> End | None
     if arguments.source_fingerprint is not None:
         return open_subject(arguments.source_fingerprint).end
     if arguments.source_qemu is not None:
-        return end_of(fingerprint_of_qemu(find_qemu(arguments.source_qemu), spec_of(monitor)))
+        return end_of(fingerprint_of_qemu(qemu_program(arguments.source_qemu), spec_of(monitor)))
     return None
 
 
 def _destination(arguments: argparse.Namespace, monitor: Monitor) -> End:
     if arguments.to is not None:
         return open_subject(arguments.to).end
-    return end_of(fingerprint_of_qemu(find_qemu(arguments.qemu), spec_of(monitor)))
+    return end_of(fingerprint_of_qemu(qemu_program(arguments.qemu), spec_of(monitor)))
 
 
 def _policy_for(arguments: argparse.Namespace) -> Any:

@@ -1,14 +1,18 @@
 """`make demo`: a running guest crosses between two QEMUs that refuse each other, and back.
 
 Every line of the story is the output of a real program: QEMU 10.0.2 and 10.0.13 of the rig, and
-the `armferry` command. The demo ends with an error as soon as one of them does not do its part.
+the `armferry` command; long lines are wrapped, nothing is left out but what was shown before. The
+demo ends with an error as soon as one of them does not do its part. Its files stay in the folder
+that it is given, for commands to be typed there.
 """
 
+import argparse
 import shlex
 import subprocess
 import sys
-import tempfile
+import textwrap
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from armferry.errors import ArmferryError, EnvironmentFault
@@ -22,6 +26,17 @@ _TICKS = 5
 _TICK_LIMIT = 60.0
 _MACHINE = "virt-10.0"
 _CPU = "cortex-a57"
+_WIDTH = 96
+_INDENT = "    "
+_REPEATED = 3
+"""Lines shown of an answer that is nearly the same as one before."""
+_OWN_FILES = (
+    "serial.log",
+    "guest.state",
+    "guest.f*-*",
+    "qemu-*.json",
+    "guest.elf",
+)
 
 
 class StoryBroken(EnvironmentFault):
@@ -30,25 +45,35 @@ class StoryBroken(EnvironmentFault):
 
 def main() -> int:
     """Tells the story; 0 when every step of it came true."""
+    parser = argparse.ArgumentParser(prog="armferry demo", description=__doc__)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("demo"))
+    arguments = parser.parse_args()
     try:
-        _tell()
+        _tell(arguments.folder)
     except ArmferryError as error:
         print(f"armferry demo: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"armferry demo: {error.filename}: {error.strerror}", file=sys.stderr)
+        return EnvironmentFault.exit_code
     return 0
 
 
-def _tell() -> None:
+def _tell(folder: Path) -> None:
     old, new = install(resolve("bookworm-backports")), install(resolve("trixie"))
-    spec = MachineSpec(machine=_MACHINE, cpu=_CPU, smp=2, kernel=build())
-    with tempfile.TemporaryDirectory(prefix="armferry-demo-") as folder:
-        story = _Story(Path(folder), spec)
-        story.fingerprint(old)
-        story.fingerprint(new)
-        story.start(old)
-        story.cross(old, new)
-        story.cross(new, old)
-        story.end()
+    folder.mkdir(exist_ok=True)
+    for pattern in _OWN_FILES:
+        for left in folder.glob(pattern):
+            left.unlink()
+    kernel = folder / "guest.elf"
+    kernel.write_bytes(build().read_bytes())
+    story = _Story(folder, MachineSpec(machine=_MACHINE, cpu=_CPU, smp=2, kernel=kernel))
+    story.fingerprint(old)
+    story.fingerprint(new)
+    story.start(old)
+    story.cross(old, new)
+    story.cross(new, old, again=True)
+    story.end(old, new)
 
 
 class _Story:
@@ -65,8 +90,7 @@ class _Story:
         self._chapter(f"What would QEMU {qemu.version} accept? Ask it")
         self._armferry(
             *("fingerprint", "qemu", "--machine", _MACHINE, "--cpu", _CPU, "--accel", "tcg"),
-            *("--smp", str(self._spec.smp), "--qemu", str(qemu.launcher)),
-            *("-o", self._host(qemu)),
+            *("--smp", str(self._spec.smp), "--qemu", qemu.version, "-o", self._host(qemu)),
             expected=0,
         )
 
@@ -78,20 +102,19 @@ class _Story:
             machine.quit()
         self._quote()
 
-    def cross(self, here: InstalledQemu, there: InstalledQemu) -> None:
+    def cross(self, here: InstalledQemu, there: InstalledQemu, *, again: bool = False) -> None:
         self._chapter(f"QEMU {there.version} refuses what QEMU {here.version} saved")
         refused = self._load(there, self._saved)
         if refused.loaded:
-            raise StoryBroken(f"QEMU {there.version} loaded the file: there is nothing to mend")
-        for said in refused.stderr.strip().splitlines():
-            print(f"    {said.partition(': ')[2]}")
+            raise StoryBroken(f"QEMU {there.version} loaded the file: there is nothing to show")
+        _say(said.partition(": ")[2] for said in refused.stderr.strip().splitlines())
+        saved = self._keep(here)
         self._chapter("armferry says why, by register name")
-        self._armferry("check", self._saved.name, "--to", self._host(there), expected=1)
+        self._armferry("check", saved.name, "--to", self._host(there), expected=1, short=again)
         self._chapter("armferry rewrites it")
         crossed = self._folder / f"guest.for-{there.version}"
-        self._armferry(
-            "ferry", self._saved.name, crossed.name, "--to", self._host(there), expected=0
-        )
+        words = ("ferry", saved.name, crossed.name, "--to", self._host(there))
+        self._armferry(*words, expected=0, short=True)
         self._chapter(f"QEMU {there.version} resumes the guest where it was")
         last = GuestLog.read(self._serial).last
         with QemuProcess(there, self._spec, serial=self._serial, incoming=True) as machine:
@@ -103,15 +126,34 @@ class _Story:
             machine.quit()
         self._quote()
 
-    def end(self) -> None:
+    def end(self, old: InstalledQemu, new: InstalledQemu) -> None:
         log = GuestLog.read(self._serial)
         faults = log.faults()
         if faults:
             raise StoryBroken("the guest lost something: " + "; ".join(faults))
         print(
-            f"\nThe guest counted from {log.first} to {log.last} across three QEMU processes: "
-            "no tick missing, nothing lost\nin memory, registers or system registers."
+            f"\nThe guest counted from {log.first} to {log.last} across three QEMU processes: no "
+            "tick missing, nothing lost\nin memory, registers or system registers."
         )
+        print("\nNow you: its files are here, and these commands work there.\n")
+        programs = Path(sys.executable).parent.resolve()
+        machine = f"-M {_MACHINE} -cpu {_CPU} -smp {self._spec.smp} -m {self._spec.memory}"
+        quoted = [shlex.quote(str(p)) for p in (self._folder.resolve(), programs, new.launcher)]
+        for command in (
+            "cd {}; PATH={}:$PATH; export ARMFERRY_QEMU={}".format(*quoted),
+            f"armferry check guest.from-{old.version} --to {self._host(new)}",
+            f"armferry inspect guest.for-{new.version}",
+            f"armferry-qemu {machine} -display none -nodefaults -kernel guest.elf \\",
+            f"    -serial stdio -incoming file:guest.from-{old.version}",
+        ):
+            print(f"{_INDENT}{command}")
+        print("\nThe last one lets the new QEMU load the old one's file as it is: Ctrl-C ends it.")
+
+    def _keep(self, qemu: InstalledQemu) -> Path:
+        """The state that a QEMU saved, under a name that says so."""
+        kept = self._folder / f"guest.from-{qemu.version}"
+        kept.write_bytes(self._saved.read_bytes())
+        return kept
 
     def _load(self, qemu: InstalledQemu, path: Path) -> LoadResult:
         with QemuProcess(qemu, self._spec, paused=True, incoming=True) as machine:
@@ -126,8 +168,7 @@ class _Story:
             time.sleep(0.1)
 
     def _quote(self) -> None:
-        for said in self._serial.read_text().splitlines()[-2:]:
-            print(f"    {said}")
+        _say(self._serial.read_text().splitlines()[-2:])
 
     def _chapter(self, title: str) -> None:
         self._step += 1
@@ -136,8 +177,8 @@ class _Story:
     def _host(self, qemu: InstalledQemu) -> str:
         return f"qemu-{qemu.version}.json"
 
-    def _armferry(self, *words: str, expected: int) -> None:
-        print(f"    $ armferry {shlex.join(words)}", flush=True)
+    def _armferry(self, *words: str, expected: int, short: bool = False) -> None:
+        _say([f"$ armferry {shlex.join(words)}"])
         done = subprocess.run(
             [sys.executable, "-m", "armferry", *words],
             cwd=self._folder,
@@ -145,10 +186,28 @@ class _Story:
             text=True,
             check=False,
         )
-        for said in (done.stdout + done.stderr).splitlines():
-            print(f"    {said}")
+        said = (done.stdout + done.stderr).splitlines()
+        if short and len(said) > _REPEATED:
+            said = ["...", *said[-_REPEATED:]]
+        _say(said)
         if done.returncode != expected:
             raise StoryBroken(f"armferry ended with {done.returncode}, not {expected}")
+
+
+def _say(lines: Iterable[str]) -> None:
+    """Lines of a program, indented, none wider than a page."""
+    for line in lines:
+        wrapped = textwrap.wrap(
+            line,
+            _WIDTH,
+            initial_indent=_INDENT,
+            subsequent_indent=_INDENT * 3,
+            break_long_words=False,
+            break_on_hyphens=False,
+            drop_whitespace=True,
+        )
+        print("\n".join(wrapped) if wrapped else "")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
