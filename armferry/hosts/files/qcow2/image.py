@@ -1,0 +1,66 @@
+"""An image that is read: its header, its snapshots, its tables one by one.
+
+Knows which tables there are and finds a snapshot by its name; what a number in them means,
+`format` knows. Reads a `Window`, never a file.
+"""
+
+from armferry.errors import ArmferryError
+from armferry.hosts.files.qcow2.format import (
+    HEADER_BYTES,
+    Header,
+    Snapshot,
+    read_header,
+    read_snapshots,
+)
+from armferry.stream import TruncatedStream, Window
+
+__all__ = ["Image", "NoSuchSnapshot"]
+
+
+class NoSuchSnapshot(ArmferryError):
+    """A name that no snapshot of the image has, or several; the message has those there are."""
+
+
+class Image:
+    """A qcow2 image in `window`. Raises StreamError."""
+
+    def __init__(self, window: Window) -> None:
+        self.window = window
+        self.header: Header = read_header(window.read(0, HEADER_BYTES), window.size)
+        self.snapshots, self.snapshot_table_bytes = read_snapshots(window, self.header)
+
+    @property
+    def states(self) -> tuple[Snapshot, ...]:
+        """The snapshots that hold a saved state."""
+        return tuple(one for one in self.snapshots if one.state_size)
+
+    def find(self, name: str) -> Snapshot:
+        """The snapshot with a saved state called `name`, or with that id. Raises NoSuchSnapshot.
+
+        A name goes before an id, as with QEMU's `-loadvm`.
+        """
+        for key in ("name", "id"):
+            found = [one for one in self.snapshots if getattr(one, key) == name]
+            if len(found) > 1:
+                ids = ", ".join(one.id for one in found)
+                raise NoSuchSnapshot(
+                    f"{len(found)} snapshots have the {key} {name!r}: give one of the ids {ids}"
+                )
+            if found and not found[0].state_size:
+                raise NoSuchSnapshot(
+                    f"the snapshot {name!r} holds a disk and no saved state; {self._choice()}"
+                )
+            if found:
+                return found[0]
+        raise NoSuchSnapshot(f"there is no snapshot {name!r}; {self._choice()}")
+
+    def table(self, offset: int, length: int) -> bytes:
+        """`length` bytes of a table at `offset`, all of them. Raises TruncatedStream."""
+        data = self.window.read(offset, length)
+        if len(data) < length:
+            raise TruncatedStream("the qcow2 image ends within a table", offset=offset)
+        return data
+
+    def _choice(self) -> str:
+        names = ", ".join(repr(one.name) for one in self.states)
+        return f"those with a saved state: {names}" if names else "none here has a saved state"
