@@ -76,7 +76,7 @@ class _NewEnd:
             self._contents.append(table)
             header.append(self._table_moved(*table))
         self._contents += self._refcounts.blocks()
-        contents = [self._filled(offset, data) for offset, data in self._contents]
+        contents = [self._filled(offset, data) for offset, data in sorted(self._contents)]
         references += self._refcounts.patches()
         commit = _word(SNAPSHOTS_OFFSET_AT, self._header.snapshots_offset, table_at)
         released = self._release()
