@@ -22,6 +22,17 @@ def verdict_document(verdict: Verdict) -> dict[str, Any]:
         "risk": str(verdict.risk),
         "stock": _stock(verdict),
         "obstacles": list(verdict.obstacles),
+        "circumstances": [
+            {
+                "kind": one.kind.value,
+                "subject": one.subject,
+                "effect": one.weight.value,
+                "risk": str(one.risk),
+                "of_record": one.of_record,
+                "why": one.why,
+            }
+            for one in verdict.circumstances
+        ],
         "sections": [
             {
                 "section": finding.device,

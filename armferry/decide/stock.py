@@ -1,19 +1,20 @@
 """What the destination's QEMU would do with a guest all by itself, and what it would print.
 
-Follows the sections in the order of the stream: the first that is refused ends the load. Knows the
-cpu section to the register, other sections by name, version and instance; whether a release reads
-an older version of a device, or a subsection of one that it did not send itself, nobody can tell
-from outside, so both are taken to be fine here. Rule sets are data (`armferry.facts`); texts are
-whole, without the program's name before each line.
+Follows the stream: machine type, blocks of guest memory, sections; the first that is refused ends
+the load. Knows the cpu section to the register, other sections by name, version and instance;
+whether a release reads an older version of a device, or a subsection of one that it did not send
+itself, cannot be seen from outside, so both are taken to be fine here. Rule sets are data
+(`armferry.facts`); texts are whole, without the program's name before each line.
 """
 
 import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from armferry.decide.layout import FEATURES, brings_own_word, paired_sections
+from armferry.decide.layout import FEATURES, brings_own_word, is_of_a_device, paired_sections
+from armferry.decide.memory import BlockProblem, compare_memory, grown_limit
 from armferry.decide.values import refusal
-from armferry.ends import Move
+from armferry.ends import UNKNOWN, Move
 from armferry.facts import QemuRules, qemu_rules, tcg_ignores_writes
 from armferry.registers import (
     Accelerator,
@@ -36,6 +37,9 @@ class MessageClass(enum.StrEnum):
     """How the load ends, told from what QEMU prints."""
 
     LOADS = "loads"
+    MACHINE_TYPE = "machine type"
+    UNKNOWN_BLOCK = "unknown memory block"
+    BLOCK_SIZE = "memory block size"
     LIST_TOO_LONG = "register list too long"
     REGISTERS_REFUSED = "registers refused"
     UNKNOWN_SUBSECTION = "unknown subsection"
@@ -80,20 +84,74 @@ class _Load:
 
     def run(self) -> StockVerdict:
         source, destination = self._move.source.devices, self._move.destination.devices
-        refused: StockVerdict | None
+        refused: StockVerdict | None = self._configuration() or self._memory()
+        if refused is not None:
+            return refused
         if not source or not destination:
             for vcpu in range(len(self._lists)):
                 refused = self._length(vcpu) or self._registers(vcpu)
                 if refused is not None:
                     return refused
             return self._verdict(MessageClass.LOADS)
+        whole = self._move.destination.whole
         for device, there in paired_sections(source, destination):
+            if there is None and not whole and is_of_a_device(device.name):
+                continue  # the destination gets it from its command line
             refused = self._section(device, there)
             if refused is None and there is not None and device.name == _CPU:
                 refused = self._cpu(device, there)
             if refused is not None:
                 return refused
         return self._verdict(MessageClass.LOADS)
+
+    def _configuration(self) -> StockVerdict | None:
+        here, there = self._move.source.machine, self._move.destination.machine
+        if not here or not there or here == there:
+            return None
+        cause = f"Machine type received is '{here}' and local is '{there}'"
+        if self._rules.device_error_on_own_line:
+            self._lines += [cause, "load of migration failed: Invalid argument"]
+        else:
+            self._lines.append(
+                "load of migration failed: Invalid argument: post load hook failed for: "
+                f"configuration, version_id: 1, minimum_version: 0: {cause}"
+            )
+        return self._verdict(MessageClass.MACHINE_TYPE)
+
+    def _memory(self) -> StockVerdict | None:
+        """The first block that is refused; what only the destination's record lacks is not."""
+        here, there = self._move.source.memory, self._move.destination.memory
+        if here is UNKNOWN or there is UNKNOWN:
+            return None
+        for one in compare_memory(here, there, whole=self._move.destination.whole):
+            if one.of_record or not one.refused:
+                continue
+            group, cause = MessageClass.BLOCK_SIZE, ""
+            match one.problem:
+                case BlockProblem.MISSING:
+                    group = MessageClass.UNKNOWN_BLOCK
+                    cause = f'Unknown ramblock "{one.name}", cannot accept migration'
+                case BlockProblem.SIZE:
+                    sizes = f"{one.here:#x} != {one.there:#x}"
+                    cause = f"Size mismatch: {one.name}: {sizes}: Invalid argument"
+                case BlockProblem.TOO_LARGE:
+                    sizes = f"{one.here:#x} > {grown_limit(one.name):#x}"
+                    cause = f"Size too large: {one.name}: {sizes}: Invalid argument"
+                case BlockProblem.PAGE_SIZE:
+                    sizes = f"{one.there} != {one.here}"
+                    cause = f"Mismatched RAM page size {one.name} (local) {sizes}"
+            self._lines.append(cause)
+            return self._ram_failed(group)
+        return None
+
+    def _ram_failed(self, group: MessageClass) -> StockVerdict:
+        failed = "load of migration failed: Invalid argument"
+        where = "error while loading state for instance 0x0 of device 'ram'"
+        if self._rules.device_error_on_own_line:
+            self._lines += [where, failed]
+        else:
+            self._lines.append(f"{failed}: {where}: Failed to load vmstate version_id: 4, ret: -22")
+        return self._verdict(group)
 
     def _section(self, device: DeviceLayout, there: DeviceLayout | None) -> StockVerdict | None:
         own_line = self._rules.device_error_on_own_line

@@ -7,6 +7,8 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from armferry.decide.circumstance import Circumstance, CircumstanceKind, Weight
+from armferry.decide.circumstances import compare_circumstances
 from armferry.decide.layout import FEATURES, Effect, SectionDifference, compare_sections
 from armferry.decide.merge import decide
 from armferry.decide.model import Decision, Outcome, Risk
@@ -47,14 +49,16 @@ class Verdict:
     """What the load does.
 
     `obstacles` are reasons beyond the register lists, in words; `findings` every difference of the
-    sections. `features` is the env.features word to send, None to leave what comes. `stock` is
-    what the destination's QEMU would do by itself, None when its version is not known.
+    sections, `circumstances` what stands around the lists. `features` is the env.features word to
+    send, None to leave what comes. `stock` is what the destination's QEMU would do by itself, None
+    when its version is not known.
     """
 
     decisions: tuple[Decision, ...]
     changed: bool
     obstacles: tuple[str, ...] = ()
     findings: tuple[SectionDifference, ...] = ()
+    circumstances: tuple[Circumstance, ...] = ()
     features: int | None = None
     stock: StockVerdict | None = None
 
@@ -69,7 +73,8 @@ class Verdict:
     def risk(self) -> Risk:
         """The highest risk of any vCPU and any section."""
         risks = [decision.risk for decision in self.decisions]
-        return max([*risks, *(finding.risk for finding in self.findings)], default=Risk.NONE)
+        risks += [finding.risk for finding in self.findings]
+        return max([*risks, *(one.risk for one in self.circumstances)], default=Risk.NONE)
 
     @property
     def lists(self) -> tuple[dict[int, int], ...]:
@@ -88,8 +93,11 @@ class Verdict:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What nobody can tell beforehand, in words."""
-        return tuple(str(one) for one in self.findings if one.effect is Effect.UNCERTAIN)
+        """What cannot be said beforehand, and what is noted beside it, in words."""
+        return (
+            *(str(one) for one in self.circumstances if one.weight is not Weight.REFUSED),
+            *(str(one) for one in self.findings if one.effect is Effect.UNCERTAIN),
+        )
 
     @property
     def events(self) -> tuple[TraceEvent, ...]:
@@ -103,26 +111,30 @@ class Verdict:
 
 def judge(move: Move, policy: Policy, trace: Callable[[TraceEvent], None] | None = None) -> Verdict:
     """The verdict on `move` under `policy`; `trace` is called for each of its events."""
+    circumstances = compare_circumstances(move, policy.accepted)
+    # under another accelerator nothing below can be compared
+    apart = any(one.kind is CircumstanceKind.ACCELERATOR for one in circumstances)
     decisions = tuple(
-        decide(registers, destination, policy, facts)
+        Decision(()) if apart else decide(registers, destination, policy, facts)
         for registers, destination, facts in zip(
             move.lists, move.destinations, move.facts, strict=True
         )
     )
-    changed = any(
+    changed = not apart and any(
         decision.outgoing != dict(registers)
         for decision, registers in zip(decisions, move.lists, strict=True)
     )
-    findings = compare_sections(move, policy.accepted)
+    findings = () if apart else compare_sections(move, policy.accepted)
     rewritten = [finding for finding in findings if finding.effect is Effect.REWRITTEN]
     verdict = Verdict(
         decisions,
         changed or bool(rewritten),
         (
-            *_obstacles(move),
+            *(str(one) for one in circumstances if one.weight is Weight.REFUSED),
             *(str(one) for one in findings if one.effect is Effect.REFUSED),
         ),
         findings,
+        circumstances,
         move.destination.features if any(one.subject == FEATURES for one in rewritten) else None,
         stock_verdict(move) if move.qemu else None,
     )
@@ -130,18 +142,6 @@ def judge(move: Move, policy: Policy, trace: Callable[[TraceEvent], None] | None
         for event in verdict.events:
             trace(event)
     return verdict
-
-
-def _obstacles(move: Move) -> tuple[str, ...]:
-    here, there = move.source.machine, move.destination.machine
-    if here and there and here != there:
-        words = (
-            f"the guest's machine type is {here}, the destination was asked about {there}: "
-            "QEMU loads a guest only into its own machine type; make the fingerprint of the "
-            f"destination with --machine {here}"
-        )
-        return (words,)
-    return ()
 
 
 def _hex(value: int | None) -> str:

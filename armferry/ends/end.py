@@ -5,7 +5,7 @@ recorded is `UNKNOWN`, which is never taken for none.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 from armferry.ends.unknown import UNKNOWN, NotKnown
 from armferry.ends.vcpu import Destination
@@ -20,13 +20,27 @@ __all__ = ["End", "HostFacts"]
 class HostFacts:
     """What a host gives a guest beside the register list.
 
-    `counter_hz` is CNTFRQ_EL0 in Hz, `vector_lengths` the SVE vector lengths in bits, `gic` the
-    version of the interrupt controller (2, 3 or 4).
+    `counter_hz` is CNTFRQ_EL0 in Hz, `page_bytes` the kernel's page size, `sve_bits` and `sme_bits`
+    are vector lengths in bits, `gic` the versions of the interrupt controller that it can give,
+    `its` whether it can give an ITS, `cores` MIDR_EL1 -> processors.
     """
 
     counter_hz: int | NotKnown = UNKNOWN
-    vector_lengths: frozenset[int] | NotKnown = UNKNOWN
-    gic: int | NotKnown = UNKNOWN
+    page_bytes: int | NotKnown = UNKNOWN
+    sve_bits: frozenset[int] | NotKnown = UNKNOWN
+    sme_bits: frozenset[int] | NotKnown = UNKNOWN
+    gic: frozenset[int] | NotKnown = UNKNOWN
+    its: bool | NotKnown = UNKNOWN
+    cores: Mapping[int, tuple[int, ...]] | NotKnown = UNKNOWN
+
+    def completed_by(self, other: "HostFacts") -> "HostFacts":
+        """These facts, and those of `other` where they are not known."""
+        unknown = {
+            one.name: getattr(other, one.name)
+            for one in fields(self)
+            if getattr(self, one.name) is UNKNOWN
+        }
+        return replace(self, **unknown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +57,9 @@ class End:
     env.features word, None unless its QEMU takes the word from the stream. `writable` maps an
     identification register to the bits that the kernel lets be set, `hardware` to the value of the
     hardware. `memory` are the blocks of guest memory and `configuration` what a stream begins with.
+    `partial` says that the lists need not be whole: somebody else made them. `whole` says that
+    memory size, vCPUs and devices are those of one guest; else they are what the host was recorded
+    with, and say nothing of the host.
     """
 
     text: str
@@ -50,6 +67,8 @@ class End:
     accelerator: Accelerator
     at_reset: bool
     guest: bool = False
+    partial: bool = False
+    whole: bool = False
     machine: str | NotKnown = UNKNOWN
     cpu: str | NotKnown = UNKNOWN
     qemu: str | NotKnown = UNKNOWN
@@ -81,7 +100,7 @@ class End:
                 self.accelerator,
                 self.at_reset,
                 None if self.writable is UNKNOWN else self.writable,
-                vcpus == len(self.cpus),
+                vcpus == len(self.cpus) or self.whole,
                 None if self.hardware is UNKNOWN else self.hardware,
             )
             for vcpu in range(vcpus)

@@ -6,7 +6,7 @@ without one (postcopy, suppress-vmdesc), what the bytes of the vCPUs' sections t
 
 from collections.abc import Sequence
 
-from armferry.ends.end import End
+from armferry.ends.end import End, HostFacts
 from armferry.ends.unknown import UNKNOWN, NotKnown
 from armferry.registers import accelerator_of
 from armferry.stream.cpu import CpuState
@@ -14,6 +14,9 @@ from armferry.stream.description import DeviceLayout
 from armferry.stream.events import Configuration, RamBlock
 
 __all__ = ["guest_end"]
+
+_COUNTER_FREQUENCY = 0x6030_0000_0013_DF00
+"""CNTFRQ_EL0, which TCG lists and KVM does not."""
 
 
 def guest_end(
@@ -37,11 +40,13 @@ def guest_end(
         accelerator_of(registers[0]),
         at_reset=fresh,
         guest=True,
+        whole=True,
         machine=machine or UNKNOWN,
         devices=tuple(described) or tuple(cpu.layout for cpu in cpus),
         contents=tuple({part.name: part.payload for part in cpu.subsections} for cpu in cpus),
         words=tuple(cpu.features for cpu in cpus),
         features=cpus[0].trusted_features,
+        host=HostFacts(counter_hz=registers[0].get(_COUNTER_FREQUENCY) or UNKNOWN),
         memory=memory,
         configuration=configuration,
     )

@@ -4,10 +4,10 @@ Made in one way only, `Move.between`, whoever asks: a command, the gateway, the 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
-from armferry.ends.end import End
+from armferry.ends.end import End, HostFacts
 from armferry.ends.reset_knowledge import ResetKnowledge
 from armferry.ends.unknown import NotKnown
 from armferry.ends.vcpu import Destination, SourceFacts
@@ -20,13 +20,14 @@ class Move:
     """What is to be moved where.
 
     `qemu` is the version of the destination's QEMU (`10.0.13`), `reset` what is known of the
-    source's values after reset.
+    source's values after reset, `source_host` of what its host gives beside the lists.
     """
 
     source: End
     destination: End
     reset: ResetKnowledge
     qemu: str | NotKnown
+    source_host: HostFacts = field(default_factory=HostFacts)
 
     @classmethod
     def between(
@@ -38,7 +39,10 @@ class Move:
         empty to take the one that `destination` was recorded with. Raises GuestHadRun.
         """
         known = ResetKnowledge.of(source, host)
-        return cls(source, destination, known, qemu or destination.qemu)
+        beside = source.host
+        if host is not None and not known.notes:
+            beside = beside.completed_by(host.host)
+        return cls(source, destination, known, qemu or destination.qemu, beside)
 
     @cached_property
     def lists(self) -> tuple[Mapping[int, int], ...]:

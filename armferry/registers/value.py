@@ -11,7 +11,8 @@ from armferry.errors import ArmferryError
 
 from .catalogue import describe
 from .fields import Field, FieldDifference, unnamed_bits
-from .index import Firmware, FirmwareBitmap, decode
+from .index import Arm64System, Firmware, FirmwareBitmap, decode
+from .midr import identify
 
 __all__ = [
     "PsciVersionError",
@@ -92,8 +93,10 @@ def bitmap_services(index: int, value: int) -> tuple[str, ...]:
 
 
 def explain_value(index: int, value: int) -> str:
-    """What a value of a firmware register says, in words; empty for any other register."""
+    """What a value of a firmware register or of MIDR_EL1 says, in words; else empty."""
     match decode(index):
+        case Arm64System(3, 0, 0, 0, 0):
+            return identify(value).text
         case Firmware(0):
             return f"PSCI {psci_version_text(value)}"
         case Firmware(number) if number in _WORKAROUND_LEVELS:

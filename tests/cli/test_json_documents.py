@@ -112,7 +112,7 @@ def test_document_goes_to_standard_error_beside_a_stream(
 def test_fingerprint(here: Path, tmp_path: Path, armferry: Any) -> None:
     document = _json(armferry("fingerprint", "stream", here), 0)
     assert set(document) == _documented("fingerprint")
-    words = {"probe", "stream", "kvm", "atlas", "guest", "kind"}
+    words = {"probe", "stream", "kvm", "atlas", "firecracker", "list", "guest", "kind"}
     assert {*document["provenance"], *words} == (_inner("fingerprint", "provenance") | {"how"})
     assert set(document["devices"][0]) == _inner("fingerprint", "devices")
     (tmp_path / "one").write_text(json.dumps(document))

@@ -19,6 +19,7 @@ from armferry.hosts.fingerprints.fingerprint import (
     dump,
     parse,
 )
+from armferry.hosts.fingerprints.host_record import HostRecord
 from armferry.hosts.fingerprints.probe import ProbeError, fingerprint_of_qemu, qemu_version
 from armferry.hosts.fingerprints.subject import open_subject
 from armferry.hosts.qmp.process import MachineSpec, QemuProcessError
@@ -63,6 +64,18 @@ CONFIGURATIONS = st.builds(
     st.lists(TEXTS, max_size=2).map(tuple),
     st.just(()),
 )
+COUNTS = st.integers(1, 2**40)
+SIZES = st.none() | st.lists(COUNTS, max_size=3, unique=True).map(sorted).map(tuple)
+HOSTS = st.builds(
+    HostRecord,
+    st.none() | COUNTS,
+    st.none() | COUNTS,
+    SIZES,
+    SIZES,
+    SIZES,
+    st.none() | st.booleans(),
+    st.none() | st.dictionaries(WORDS, st.lists(st.integers(0, 99)).map(tuple), max_size=3),
+)
 FINGERPRINTS = st.builds(
     Fingerprint,
     st.builds(
@@ -81,6 +94,7 @@ FINGERPRINTS = st.builds(
     capabilities=st.dictionaries(TEXTS, st.integers(0, 99), max_size=3),
     memory=st.none() | st.lists(BLOCKS, max_size=3).map(tuple),
     configuration=st.none() | CONFIGURATIONS,
+    host=HOSTS,
 )
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from armferry.hosts.fingerprints.kvm import abi
 from armferry.hosts.fingerprints.kvm.abi import Feature, Request
-from armferry.hosts.fingerprints.kvm.midr import identify
 from armferry.registers import name
+from armferry.registers.midr import identify
 
 NUMBERS = {
     "GET_API_VERSION": 0xAE00,

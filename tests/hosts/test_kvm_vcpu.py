@@ -33,9 +33,11 @@ from armferry.hosts.fingerprints.kvm import (
     preflight,
 )
 from armferry.hosts.fingerprints.kvm.abi import MASK_COUNT, Request, register_bytes
+from armferry.hosts.fingerprints.kvm.hardware import kinds_of_cores
 
 MIDR = 0x603000000013C000
 TCR2, SCTLR, MPIDR = 0x603000000013C103, 0x603000000013C080, 0x603000000013C005
+VECTOR_LENGTHS = 0x606000000015FFFF
 CCSIDR, PSCI, PC = 0x6020000000110000, 0x6030000000140000, 0x6030000000100040
 VECTOR, SVE_Z0 = 0x6040000000100054, 0x6080000000150000
 
@@ -51,7 +53,7 @@ class SimulatedKvm:
     constant: frozenset[int] = frozenset()
     capabilities: dict[Capability, int] = field(default_factory=dict)
     api: int = 12
-    has_gic: bool = True
+    devices: frozenset[int] = frozenset({5, 7, 8})
     masks: dict[int, int] = field(default_factory=dict)
     asked: list[tuple[Request, int]] = field(default_factory=list)
     features: int = 0
@@ -75,9 +77,11 @@ class SimulatedKvm:
                 self.finalised = True
             case Request.CREATE_DEVICE:
                 assert isinstance(argument, bytearray)
-                if not self.has_gic:
+                kind, _, flags = struct.unpack("<III", argument)
+                if kind not in self.devices:
                     raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
-                struct.pack_into("<I", argument, 4, os.open(os.devnull, os.O_RDONLY))
+                if not flags & 1:
+                    struct.pack_into("<I", argument, 4, os.open(os.devnull, os.O_RDONLY))
             case Request.GET_REG_LIST:
                 assert isinstance(argument, bytearray)
                 (room,) = struct.unpack_from("<Q", argument)
@@ -133,6 +137,7 @@ def kernel(simulated_kvm: SimulatedKvm) -> SimulatedKvm:
         PC: 0,
         VECTOR: 1 << 127,
         SVE_Z0: 1 << 2047,
+        VECTOR_LENGTHS: 0b1011,
     }
     simulated_kvm.constant = frozenset({MPIDR, PSCI})
     return simulated_kvm
@@ -293,8 +298,30 @@ def test_el2_is_given_where_asked_and_offered(kernel: SimulatedKvm) -> None:
         assert Feature.HAS_EL2 in vcpu.features
 
 
+def test_what_the_host_gives_beside_the_list(kernel: SimulatedKvm) -> None:
+    kernel.capabilities[Capability.ARM_SVE] = 1
+    host = ask()
+    assert host.vector_bits == (128, 256, 512)
+    assert (host.gic_versions, host.has_its) == ((2, 3), True)
+    assert host.page_bytes == os.sysconf("SC_PAGE_SIZE")
+    kernel.devices = frozenset({5})
+    kernel.capabilities[Capability.ARM_SVE] = 0
+    host = ask()
+    assert host.vector_bits == ()
+    assert (host.gic_versions, host.has_its) == ((2,), False)
+
+
+def test_kinds_of_cores_are_told_apart(tmp_path: Path) -> None:
+    for number, midr in enumerate(["0x00000000410fd050", "0x410fd050", "0x414fd0b0", "junk"]):
+        folder = tmp_path / f"cpu{number}" / "regs/identification"
+        folder.mkdir(parents=True)
+        (folder / "midr_el1").write_text(midr + "\n")
+    assert kinds_of_cores(tmp_path) == {0x410FD050: (0, 1), 0x414FD0B0: (2,)}
+    assert kinds_of_cores(tmp_path / "cpu0") is None
+
+
 def test_a_host_without_a_gic_v3_has_a_list_all_the_same(kernel: SimulatedKvm) -> None:
-    kernel.has_gic = False
+    kernel.devices = frozenset({5})
     with Vcpu() as vcpu:
         assert not vcpu.has_gic
         assert vcpu.writable_masks() is None

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from armferry.errors import ArmferryError
+from armferry.hosts.fingerprints.host_record import HostRecord, host_json, read_host
 from armferry.registers import Accelerator, accelerator_of
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Fingerprint:
     the host's kernel lets be set; None when the kernel was not asked. `features` is the host's
     env.features word, None unless its QEMU takes the word from the stream. `memory` are the blocks
     of guest memory as a stream lists them and `configuration` what such a stream begins with; None
-    where they were not recorded.
+    where they were not recorded. `host` is what the host gives beside the list.
     """
 
     provenance: Provenance
@@ -96,6 +97,7 @@ class Fingerprint:
     features: int | None = None
     memory: "tuple[RamBlock, ...] | None" = None
     configuration: "Configuration | None" = None
+    host: HostRecord = field(default_factory=HostRecord)
 
     @property
     def accelerator(self) -> Accelerator:
@@ -126,6 +128,7 @@ def dump(fingerprint: Fingerprint) -> str:
         "writable": None if fingerprint.writable is None else _numbers(fingerprint.writable),
         "capabilities": dict(fingerprint.capabilities),
         "features": None if fingerprint.features is None else f"{fingerprint.features:#x}",
+        "host": host_json(fingerprint.host),
         "configuration": _configuration_json(fingerprint.configuration),
         "memory": None
         if fingerprint.memory is None
@@ -194,6 +197,7 @@ def _read(document: Mapping[str, Any]) -> Fingerprint:
         _word(document.get("features")),
         _memory(document.get("memory")),
         _configuration(document.get("configuration")),
+        read_host(document.get("host")),
     )
 
 

@@ -1,6 +1,7 @@
 """What this host's /dev/kvm said, as a fingerprint, the common document."""
 
 from armferry.hosts.fingerprints.fingerprint import Fingerprint, Provenance
+from armferry.hosts.fingerprints.host_record import HostRecord
 from armferry.hosts.fingerprints.kvm import KvmHost
 from armferry.registers import Accelerator
 
@@ -20,5 +21,14 @@ def fingerprint_of_kvm(host: KvmHost) -> Fingerprint:
         (host.registers,),
         at_reset=True,
         writable=host.writable,
+        host=HostRecord(
+            counter_hz=host.counter_hz,
+            page_bytes=host.page_bytes,
+            sve_bits=host.vector_bits,
+            sme_bits=(),  # KVM gives no guest SME
+            gic=host.gic_versions,
+            its=host.has_its,
+            cores=host.cores,
+        ),
         capabilities={capability.name: value for capability, value in host.capabilities.items()},
     )

@@ -1,6 +1,7 @@
 """Anything with a register list, named on a command line.
 
-A stream, a save image or a fingerprint, in a file or on standard input (`-`); this host's own KVM
+A stream, a save image, a fingerprint or somebody else's register list, in a file or on standard
+input (`-`); this host's own KVM
 (`kvm:`, or `kvm:nested` for vCPUs with EL2); an entry of the atlas (`atlas:6.12/neoverse-n1`).
 Looks at the first bytes of a file, never at its name; one that is called like a host is `./kvm:`.
 """
@@ -19,7 +20,8 @@ from armferry.hosts.files.locked import FileWindow
 from armferry.hosts.files.saved_file import Saved, saved_from, saved_in
 from armferry.hosts.fingerprints.as_end import end_of
 from armferry.hosts.fingerprints.atlas import read_atlas
-from armferry.hosts.fingerprints.fingerprint import MAX_DOCUMENT, Fingerprint, parse
+from armferry.hosts.fingerprints.documents import document_start, read_document
+from armferry.hosts.fingerprints.fingerprint import MAX_DOCUMENT, Fingerprint
 from armferry.hosts.fingerprints.from_kvm import fingerprint_of_kvm
 from armferry.hosts.fingerprints.from_stream import fingerprint_of_stream
 from armferry.hosts.fingerprints.kvm import ask
@@ -92,7 +94,7 @@ class Subject:
             saved.cpus,
             self.fingerprint.devices,
             fresh=saved.fresh,
-            memory=saved.blocks,
+            memory=saved.blocks or UNKNOWN,
             configuration=saved.configuration or UNKNOWN,
         )
 
@@ -111,7 +113,7 @@ def open_subject(text: str) -> Subject:
     if text.startswith(ATLAS):
         return Subject(text, read_atlas().find(text.removeprefix(ATLAS)).fingerprint, None)
     with FileWindow(Path(text)) as window:
-        if window.read(0, _START).lstrip()[:1] != b"{":
+        if not document_start(window.read(0, _START)):
             return stream_subject(text, state_in(window))
         return _document(window.read(0, MAX_DOCUMENT + 1), text)
 
@@ -156,7 +158,7 @@ def naming(text: str) -> Iterator[None]:
 def _standard_input() -> Subject:
     source = standard_input()
     data = _read(source)
-    if data.lstrip()[:1] == b"{":
+    if document_start(data[:_START]):
         while len(data) <= MAX_DOCUMENT and (more := _read(source)):
             data += more
         return _document(data, STANDARD_INPUT)
@@ -166,7 +168,7 @@ def _standard_input() -> Subject:
 
 
 def _document(data: bytes, text: str) -> Subject:
-    return Subject(text, parse(data, text), None)
+    return Subject(text, read_document(data, text), None)
 
 
 def _read(source: int) -> bytes:

@@ -1,10 +1,11 @@
 """This host's /dev/kvm, asked through ioctls with the standard library only."""
 
+from armferry.registers.midr import CpuIdentity, identify
+
 from .abi import Capability, Feature
 from .device import Vcpu
 from .errors import HiddenRegister, KvmFault, RegisterRefused
 from .host import KvmHost, ask
-from .midr import CpuIdentity, identify
 from .preflight import Preflight, Refusal, VcpuLists, VcpuRefusals, load_list, preflight
 
 __all__ = [

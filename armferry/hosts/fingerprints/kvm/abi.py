@@ -27,6 +27,7 @@ __all__ = [
     "register_bytes",
     "vcpu_init",
     "vcpu_init_target",
+    "vector_bits",
     "writable_masks",
 ]
 
@@ -47,6 +48,7 @@ _LIST_LENGTH = struct.Struct("<Q")
 _DEVICE = struct.Struct("<III")
 _ATTRIBUTE = struct.Struct("<IIQQ")
 _MASK_RANGE = struct.Struct("<QI13I")
+_VECTOR_LENGTHS = struct.Struct("<8Q")
 
 
 class Request(IntEnum):
@@ -104,12 +106,17 @@ class Group(IntEnum):
     SVE = 0x15
 
 
+DEVICE_VGIC_V2 = 5
 DEVICE_VGIC_V3 = 7
+DEVICE_VGIC_ITS = 8
+_CREATE_DEVICE_TEST = 1
 VGIC_GROUP_ADDRESS = 0
 VGIC_GROUP_CONTROL = 4
 VGIC_ADDRESS_DISTRIBUTOR = 2
 VGIC_ADDRESS_REDISTRIBUTOR = 3
 VGIC_CONTROL_INIT = 0
+
+SVE_VECTOR_LENGTHS = 0x6060_0000_0015_FFFF
 
 MASK_COUNT = 3 * 8 * 8
 """Writable masks of the identification space: op0 3, op1 0, 1 and 3, CRn 0, CRm 0..7, op2 0..7."""
@@ -162,9 +169,9 @@ def index_count(answer: bytes | bytearray) -> int:
     return length
 
 
-def new_device(kind: int) -> bytearray:
-    """struct kvm_create_device."""
-    return bytearray(_DEVICE.pack(kind, 0, 0))
+def new_device(kind: int, *, only_ask: bool = False) -> bytearray:
+    """struct kvm_create_device; with `only_ask`, nothing is made."""
+    return bytearray(_DEVICE.pack(kind, 0, _CREATE_DEVICE_TEST if only_ask else 0))
 
 
 def device_descriptor(answer: bytes | bytearray) -> int:
@@ -175,6 +182,13 @@ def device_descriptor(answer: bytes | bytearray) -> int:
 def device_attribute(group: int, attribute: int, address: int) -> bytes:
     """struct kvm_device_attr."""
     return _ATTRIBUTE.pack(0, group, attribute, address)
+
+
+def vector_bits(answer: bytes) -> tuple[int, ...]:
+    """Vector lengths in bits, ascending, from KVM_REG_ARM64_SVE_VLS: bit n is (n + 1) times 128."""
+    words = _VECTOR_LENGTHS.unpack(answer)
+    bits = sum(word << 64 * place for place, word in enumerate(words))
+    return tuple(128 * (n + 1) for n in range(512) if bits >> n & 1)
 
 
 def mask_range(address: int) -> bytes:

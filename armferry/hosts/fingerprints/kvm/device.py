@@ -76,7 +76,8 @@ class Vcpu:
             }
             self.features = self._features(nested)
             self._vcpu = self._keep(_call("create a vCPU", self._vm, Request.CREATE_VCPU, 0))
-            self._initialise()
+            self.vector_bits = self._initialise()
+            self.gic_versions, self.has_its = self._gics()
             self.has_gic = self._add_gic()
             self._indexes = self._list()
             undo.pop_all()
@@ -185,14 +186,31 @@ class Vcpu:
             features.add(Feature.HAS_EL2)
         return frozenset(features)
 
-    def _initialise(self) -> None:
+    def _initialise(self) -> tuple[int, ...] | None:
+        """The lengths of its vectors in bits, all that the host has; None without SVE."""
         answer = abi.vcpu_init()
         _call("ask for the CPU target", self._vm, Request.ARM_PREFERRED_TARGET, answer)
         request = abi.vcpu_init(abi.vcpu_init_target(answer), self.features)
         _call("initialise a vCPU", self._vcpu, Request.ARM_VCPU_INIT, request)
-        if Feature.SVE in self.features:
-            what = Feature.SVE.to_bytes(4, "little")
-            _call("finalise SVE", self._vcpu, Request.ARM_VCPU_FINALIZE, what)
+        if Feature.SVE not in self.features:
+            return None
+        lengths = abi.vector_bits(self.get(abi.SVE_VECTOR_LENGTHS).to_bytes(64, "little"))
+        what = Feature.SVE.to_bytes(4, "little")
+        _call("finalise SVE", self._vcpu, Request.ARM_VCPU_FINALIZE, what)
+        return lengths
+
+    def _gics(self) -> tuple[tuple[int, ...], bool]:
+        """Versions of the interrupt controller that this KVM can give, and whether an ITS too."""
+        versions = {2: abi.DEVICE_VGIC_V2, 3: abi.DEVICE_VGIC_V3}
+        given = tuple(version for version, kind in versions.items() if self._can_make(kind))
+        return given, self._can_make(abi.DEVICE_VGIC_ITS)
+
+    def _can_make(self, kind: int) -> bool:
+        try:
+            fcntl.ioctl(self._vm, Request.CREATE_DEVICE, abi.new_device(kind, only_ask=True))
+        except OSError:
+            return False
+        return True
 
     def _add_gic(self) -> bool:
         """A GICv3, which shows in ID_AA64PFR0_EL1; False on a host that cannot emulate one."""

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from armferry.hosts.fingerprints.kvm.abi import Capability, Feature
 from armferry.hosts.fingerprints.kvm.device import Vcpu
-from armferry.hosts.fingerprints.kvm.midr import CpuIdentity, identify
+from armferry.hosts.fingerprints.kvm.hardware import counter_hz, kinds_of_cores, page_bytes
+from armferry.registers.midr import CpuIdentity, identify
 
 __all__ = ["KvmHost", "ask"]
 
@@ -27,6 +28,11 @@ class KvmHost:
     indexes of the core and SVE registers, `writable` identification register -> bits that may be
     set (None: the kernel does not say), `features` what the vCPU was made with. `cpu` is None when
     its register is hidden.
+
+    `counter_hz` is CNTFRQ_EL0 in Hz, `page_bytes` the kernel's page size, `vector_bits` the SVE
+    vector lengths in bits (empty without SVE), `gic_versions` the interrupt controllers that KVM
+    can give, `has_its` whether it can give an ITS, and `cores` MIDR_EL1 -> processors, None where
+    the kernel does not say.
     """
 
     kernel: str
@@ -37,6 +43,12 @@ class KvmHost:
     features: frozenset[Feature]
     capabilities: Mapping[Capability, int]
     has_gic: bool
+    counter_hz: int | None
+    page_bytes: int
+    vector_bits: tuple[int, ...]
+    gic_versions: tuple[int, ...]
+    has_its: bool
+    cores: Mapping[int, tuple[int, ...]] | None
 
 
 def ask(*, hidden: Iterable[int] = (), nested: bool = False) -> KvmHost:
@@ -59,4 +71,10 @@ def ask(*, hidden: Iterable[int] = (), nested: bool = False) -> KvmHost:
             features=vcpu.features,
             capabilities=vcpu.capabilities,
             has_gic=vcpu.has_gic,
+            counter_hz=counter_hz(),
+            page_bytes=page_bytes(),
+            vector_bits=vcpu.vector_bits or (),
+            gic_versions=vcpu.gic_versions,
+            has_its=vcpu.has_its,
+            cores=kinds_of_cores(),
         )

@@ -1,0 +1,167 @@
+"""Moves that people reported and that were once answered wrongly; cases/README.md names them."""
+
+import json
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CASES = Path(__file__).parent / "cases"
+
+Armferry = Callable[..., Any]
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Callable[[str], Path]:
+    """A function from `folder/file` to the unpacked file."""
+
+    def unpacked(name: str) -> Path:
+        target = tmp_path / Path(name).name
+        target.write_bytes(lzma.decompress((CASES / f"{name}.xz").read_bytes()))
+        return target
+
+    return unpacked
+
+
+def verdict(armferry: Armferry, *words: object) -> dict[str, Any]:
+    done = armferry("check", *words, "--json")
+    document: dict[str, Any] = json.loads(done.out)
+    codes = {"works": 0, "works-with-policy": 1, "fails": 2}
+    assert done.code == codes[document["verdict"]]
+    return document
+
+
+def test_memory_that_was_not_recorded_is_said(
+    armferry: Armferry, case: Callable[[str], Path]
+) -> None:
+    there = case("ram-guest-memory/m128.json")
+    said = verdict(armferry, case("ram-guest-memory/a57-10.0.13.st"), "--to", there)
+    note = f"not compared, for it was not recorded: the memory blocks ({there})"
+    assert note in said["warnings"]
+
+
+def test_tag_memory_that_only_the_guest_has(
+    armferry: Armferry, case: Callable[[str], Path], tmp_path: Path
+) -> None:
+    here, there = case("ram-mte-tag/mte.a"), case("ram-mte-tag/mte.b")
+    move = (here, "--to", there, "--destination-qemu", "10.0.13")
+    said = verdict(armferry, *move)
+    assert said["verdict"] == "fails"
+    assert said["obstacles"] == [
+        (
+            "memory block mach-virt.tag (2 MiB, memory tags) is not on the destination: the guest "
+            "was started with mte=on: start the destination with -machine mte=on"
+        )
+    ]
+    assert said["stock"]["message"] == (
+        'Unknown ramblock "mach-virt.tag", cannot accept migration\n'
+        "error while loading state for instance 0x0 of device 'ram'\n"
+        "load of migration failed: Invalid argument"
+    )
+    assert armferry("plan", *move, "-o", "p.toml").code == 2
+    assert armferry("ferry", here, "out", *move[1:], "--policy", "p.toml").code == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_page_of_stolen_time_of_another_size(
+    armferry: Armferry, case: Callable[[str], Path]
+) -> None:
+    here, there = case("ram-page-size/pv4k.mig"), case("ram-page-size/pv16k.mig")
+    said = verdict(armferry, here, "--to", there, "--destination-qemu", "11.1.3")
+    assert said["obstacles"] == [
+        (
+            "memory block pvtime (KVM's stolen-time page) has 4 KiB here, 16 KiB on the "
+            "destination: the hosts' kernels have pages of 4 KiB and 16 KiB; move the guest to a "
+            "host whose kernel has the same page size, or start it with -cpu "
+            "host,kvm-steal-time=off on both"
+        )
+    ]
+    assert said["stock"]["message"].startswith(
+        "Size mismatch: pvtime: 0x1000 != 0x4000: Invalid argument\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("qemu", "message"),
+    [
+        (
+            "10.0.13",
+            (
+                "Machine type received is 'virt-9.2' and local is 'virt-10.0'\n"
+                "load of migration failed: Invalid argument"
+            ),
+        ),
+        (
+            "11.1.3",
+            (
+                "load of migration failed: Invalid argument: post load hook failed for: "
+                "configuration, version_id: 1, minimum_version: 0: Machine type received is "
+                "'virt-9.2' and local is 'virt-10.0'"
+            ),
+        ),
+    ],
+)
+def test_stock_qemu_compares_the_machine_type(
+    armferry: Armferry, case: Callable[[str], Path], qemu: str, message: str
+) -> None:
+    here, there = case("machine-type-stock/mtype.a"), case("machine-type-stock/mtype.b")
+    said = verdict(armferry, here, "--to", there, "--destination-qemu", qemu)
+    assert said["stock"]["verdict"] == "fails"
+    assert said["stock"]["message"] == message
+
+
+def test_another_accelerator_is_one_sentence(
+    armferry: Armferry, case: Callable[[str], Path], tmp_path: Path
+) -> None:
+    here = case("cross-accelerator/tcg-a72.st")
+    for source, target in ((here, "atlas:6.12/cortex-a72"), ("atlas:6.12/cortex-a72", here)):
+        said = verdict(armferry, source, "--to", target)
+        assert (said["verdict"], said["registers"], said["warnings"]) == ("fails", [], [])
+        (only,) = said["obstacles"]
+        assert only.startswith(f"{source} was made under {'TCG' if source == here else 'KVM'}, ")
+        plan = armferry("plan", source, "--to", target, "--json")
+        assert plan.code == 2
+        assert json.loads(plan.out)["entries"] == []
+    assert armferry("ferry", here, "out", "--to", "atlas:6.12/cortex-a72").code == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_host_whose_kvm_has_no_gic_v3(armferry: Armferry, case: Callable[[str], Path]) -> None:
+    here, there = (
+        case("gicv3-guest-gicv2-host/rk3588.mig"),
+        case("gicv3-guest-gicv2-host/rpi5.json"),
+    )
+    policy = ("--tolerate", "MIDR_EL1: take destination's", "--accept-risk", "guest-visible")
+    said = verdict(armferry, here, "--to", there, *policy)
+    assert said["verdict"] == "fails"
+    assert said["obstacles"] == [
+        (
+            f"the guest has a GICv3 (-machine gic-version=3), the KVM of {there} cannot give one, "
+            "only GICv2: move the guest to a host whose interrupt controller is a GICv3"
+        )
+    ]
+
+
+def test_two_cpus_go_by_their_names(armferry: Armferry, case: Callable[[str], Path]) -> None:
+    here, there = case("midr-names/ampereone-ran.mig"), case("midr-names/altra.mig")
+    said = verdict(armferry, here, "--to", there)
+    assert said["warnings"][0].startswith(
+        "two different CPUs: Ampere AmpereOne r0p1 -> Arm Neoverse N1 r3p1. "
+    )
+    (midr,) = [one for one in said["registers"] if one["name"] == "MIDR_EL1"]
+    assert midr["why"].endswith(": Ampere AmpereOne r0p1 -> Arm Neoverse N1 r3p1")
+
+
+def test_document_of_firecracker_is_a_register_list(
+    armferry: Armferry, case: Callable[[str], Path]
+) -> None:
+    there = case("firecracker-json/fc.json")
+    said = verdict(armferry, case("ram-page-size/pv4k.mig"), "--to", there)
+    assert said["verdict"] == "fails"  # it lists one register, the guest 258
+    assert f"registers that {there} leaves out, if any" in said["warnings"][-1]
+    shown = json.loads(armferry("inspect", there, "--json").out)
+    assert (shown["accelerator"], shown["kernel"]) == ("kvm", "6.1.0")
+    (only,) = shown["cpus"][0]["registers"]
+    assert (only["name"], only["value"]) == ("TCR2_EL1", "0x0")
