@@ -211,11 +211,11 @@ def test_a_fingerprint_is_written_without_the_decision(tmp_path: Path) -> None:
 def test_the_list_of_commands_loads_none_of_them() -> None:
     script = (
         "import sys\n"
-        "from armferry.cli.main import make_parser\n"
+        "from armferry.cli.parser import make_parser\n"
         "make_parser(None).format_help()\n"
         "print(*(name for name in sys.modules if name.startswith('armferry.cli.')))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == ["armferry.cli.main"]
+    assert done.stdout.split() == ["armferry.cli.parser"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from armferry.cli.main import make_parser
+from armferry.cli.parser import make_parser
 from armferry.gateway import Ending, Judge, NetworkFault, TransferReport
 from armferry.gateway.address import TcpAddress
 from armferry.gateway.metrics import serve_metrics
