@@ -145,7 +145,7 @@ def test_interrupted_rewrite_that_is_settled(here: Path, tmp_path: Path, armferr
         ("--finish", "finished", b"new end"),
     ):
         guest.write_bytes(state + b"end")
-        write_journal(guest, Journal(len(state), b"end", b"new end"))
+        write_journal(guest, Journal.of_end(len(state), b"end", b"new end"))
         refused = armferry("inspect", "guest")
         assert (refused.code, refused.out) == (3, "")
         assert _json(armferry("ferry", "guest", option, "--json"), 0)["settled"] == settled

@@ -255,7 +255,7 @@ def test_half_rewritten_target_is_not_replaced(source: Path, tmp_path: Path) -> 
     """Its journal would later be applied to another file."""
     target = tmp_path / "target"
     target.write_bytes(b"old")
-    write_journal(target, Journal(0, b"old", b"new"))
+    write_journal(target, Journal.of_end(0, b"old", b"new"))
     with pytest.raises(InterruptedRewrite):
         _copy(source, target)
     assert target.read_bytes() == b"old"

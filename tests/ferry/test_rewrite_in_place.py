@@ -6,7 +6,7 @@ import os
 import random
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 
 from armferry.ferry.copy import copy_with_tail
 from armferry.hosts.files.descriptor import UnreadableFile
-from armferry.hosts.files.in_place import FileInPlace, ForeignJournal, StoppedRewrite, finish, undo
+from armferry.hosts.files.in_place import (
+    FileInPlace,
+    ForeignJournal,
+    StoppedRewrite,
+    UndoneRewrite,
+    finish,
+    undo,
+)
 from armferry.hosts.files.journal import (
     InterruptedRewrite,
     Journal,
@@ -43,9 +50,11 @@ def _rewrite(path: Path, end: bytes) -> None:
 
 
 class Steps:
-    """Counts the calls that change the disk, and lets the one numbered `at` go wrong."""
+    """Counts the calls that change the disk, and lets those in `at` go wrong."""
 
-    def __init__(self, patch: pytest.MonkeyPatch, at: int, failure: BaseException) -> None:
+    def __init__(
+        self, patch: pytest.MonkeyPatch, at: Container[int], failure: BaseException
+    ) -> None:
         self.count = 0
         self._at = at
         self._failure = failure
@@ -55,7 +64,7 @@ class Steps:
     def _wrapped(self, real: Callable[..., Any], name: str) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
             number, self.count = self.count, self.count + 1
-            if number == self._at:
+            if number in self._at:
                 if name == "pwrite":  # half of it has reached the disk
                     descriptor, data, offset = arguments
                     real(descriptor, data[: len(data) // 2], offset)
@@ -67,14 +76,14 @@ class Steps:
 
 def _steps_of(work: Callable[[], object]) -> int:
     with pytest.MonkeyPatch.context() as patch:
-        steps = Steps(patch, -1, Crash())
+        steps = Steps(patch, (), Crash())
         work()
     return steps.count
 
 
 def _crash_at(step: int, work: Callable[[], object]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        Steps(patch, step, Crash())
+        Steps(patch, (step,), Crash())
         with pytest.raises(Crash):
             work()
 
@@ -127,7 +136,7 @@ def test_crash_while_settling(
 
     def interrupted() -> None:
         path.write_bytes(HEAD + new[: len(new) // 2] + old[len(new) // 2 :])
-        write_journal(path, Journal(len(HEAD), old, new))
+        write_journal(path, Journal.of_end(len(HEAD), old, new))
 
     interrupted()
     total = _steps_of(lambda: way(path))
@@ -139,7 +148,11 @@ def test_crash_while_settling(
         assert sorted(tmp_path.iterdir()) == [path]
 
 
-def test_refusals_of_the_operating_system(ends: tuple[bytes, bytes], tmp_path: Path) -> None:
+@pytest.mark.parametrize("lasts", [False, True])
+def test_refusals_of_the_operating_system(
+    lasts: bool, ends: tuple[bytes, bytes], tmp_path: Path
+) -> None:
+    """One call that goes wrong is undone; where every later one does too, a journal is left."""
     old, new = ends
     path = tmp_path / "state"
     path.write_bytes(HEAD + old)
@@ -149,25 +162,27 @@ def test_refusals_of_the_operating_system(ends: tuple[bytes, bytes], tmp_path: P
         path.write_bytes(HEAD + old)
         failure = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with pytest.MonkeyPatch.context() as patch:
-            Steps(patch, step, failure)
+            Steps(patch, range(step, step + (1000 if lasts else 1)), failure)
             try:
                 _rewrite(path, new)
-            except (UnreadableFile, JournalFault, StoppedRewrite) as told:
+            except (UnreadableFile, JournalFault, StoppedRewrite, UndoneRewrite) as told:
                 messages.add((told.exit_code, str(told).replace(str(tmp_path), "FOLDER")))
             else:
                 pytest.fail(f"step {step} went wrong and nobody said so")
         if read_journal(path) is not None:
             assert undo(path)
         assert path.read_bytes() in (HEAD + old, HEAD + new)
+        undo(path)  # a journal that was never finished, or of a rewrite that is over
         assert sorted(tmp_path.iterdir()) == [path]
     full = "No space left on device"
     journal = "FOLDER/state.armferry-journal"
     undoing = "armferry ferry FOLDER/state --undo puts the file back as it was"
+    stopped = f"FOLDER/state: the rewrite in place stopped: {full}"
     kept = f"the journal {journal} is kept: {undoing}"
     assert messages == {
         (3, f"FOLDER/state: cannot be changed: {full}"),
         (4, f"{journal}: the journal cannot be written: {full}; FOLDER/state is unchanged"),
-        (4, f"FOLDER/state: the rewrite in place stopped: {full}; {kept}"),
+        (4, f"{stopped}; {kept}" if lasts else f"{stopped}; the file is as it was"),
         (4, f"{journal}: the journal cannot be removed: {full}; remove it, FOLDER/state is whole"),
     }
 
@@ -251,7 +266,7 @@ def test_interrupted_file_is_refused_by_name_through_any_link(tmp_path: Path) ->
     path, link = tmp_path / "state", tmp_path / "link"
     path.write_bytes(HEAD + SHORT)
     link.symlink_to(path)
-    write_journal(link, Journal(len(HEAD), SHORT, LONG))
+    write_journal(link, Journal.of_end(len(HEAD), SHORT, LONG))
     assert journal_path(link) == tmp_path / "state.armferry-journal"
     for name in (path, link):
         for kind in (FileWindow, FileInPlace):
@@ -268,7 +283,7 @@ def test_interrupted_file_is_refused_by_name_through_any_link(tmp_path: Path) ->
 def test_command_to_type_next_is_one_that_can_be_typed(tmp_path: Path) -> None:
     path = tmp_path / "a state"
     path.write_bytes(HEAD + SHORT)
-    write_journal(path, Journal(len(HEAD), SHORT, LONG))
+    write_journal(path, Journal.of_end(len(HEAD), SHORT, LONG))
     with pytest.raises(InterruptedRewrite) as told:
         FileWindow(path)
     assert f"; armferry ferry '{path}' --undo puts" in str(told.value)
@@ -279,31 +294,42 @@ def test_journal_is_not_applied_to_another_file(
     way: Callable[[Path], bool], tmp_path: Path
 ) -> None:
     path = tmp_path / "state"
-    write_journal(path, Journal(len(HEAD), SHORT, LONG))
+    write_journal(path, Journal.of_end(len(HEAD), SHORT, LONG))
     another = b"another guest saved under the same name" * 1000
     path.write_bytes(another)
     with pytest.raises(ForeignJournal) as told:
         way(path)
     assert str(told.value) == (
-        f"{path}: this is not the file that the journal {path}.armferry-journal is about; "
-        "if it was replaced since, remove the journal"
+        f"{path}: this is not the file that the journal {path}.armferry-journal is about, or it "
+        "was changed since; if it is in order as it is, remove the journal"
     )
     assert path.read_bytes() == another
     assert journal_path(path).exists()
+
+
+class Content(bytes):
+    """A file in memory: a `Window`."""
+
+    @property
+    def size(self) -> int:
+        return len(self)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self[offset : offset + length]
 
 
 @given(old=st.binary(max_size=12), new=st.binary(max_size=12), data=st.data())
 def test_fits_whatever_a_stopped_rewrite_leaves(
     old: bytes, new: bytes, data: st.DataObject
 ) -> None:
-    journal = Journal(0, old, new)
+    journal = Journal.of_end(0, old, new)
     written = data.draw(st.integers(0, len(new)))
     half = new[:written] + old[written:]
-    assert journal.fits(half)
-    assert journal.fits(old)
-    assert journal.fits(new)
+    assert journal.fits(Content(half))
+    assert journal.fits(Content(old))
+    assert journal.fits(Content(new))
     # going back from a longer end: the old one is there, the file not yet cut
-    assert journal.fits(old + new[len(old) :])
+    assert journal.fits(Content(old + new[len(old) :]))
 
 
 @given(end=st.binary(max_size=12), old=st.binary(max_size=6), new=st.binary(max_size=6))
@@ -313,7 +339,7 @@ def test_fits_nothing_else(end: bytes, old: bytes, new: bytes) -> None:
         for at, byte in enumerate(end)
     )
     length_fits = min(len(old), len(new)) <= len(end) <= max(len(old), len(new))
-    assert Journal(0, old, new).fits(end) == (length_fits and not strange)
+    assert Journal.of_end(0, old, new).fits(Content(end)) == (length_fits and not strange)
 
 
 @pytest.mark.parametrize(
@@ -322,11 +348,11 @@ def test_fits_nothing_else(end: bytes, old: bytes, new: bytes) -> None:
         lambda content: b"",
         lambda content: content[:-1],
         lambda content: content[:20],
-        lambda content: content.replace(b'"version": 1', b'"version": 2'),
+        lambda content: content.replace(b'"sha256": "', b'"sha256": "0'),
         lambda content: content[:-1] + bytes([content[-1] ^ 1]),
         lambda content: b"[" * 5000,
         lambda content: b"[]\n",
-        lambda content: b'{"version": 1, "offset": 1e999, "old": 0, "new": 0}\n',
+        lambda content: b'{"version": 1e999, "sha256": ""}\n',
     ],
 )
 def test_journal_that_is_not_whole_is_none(
@@ -334,7 +360,7 @@ def test_journal_that_is_not_whole_is_none(
 ) -> None:
     path = tmp_path / "state"
     path.write_bytes(HEAD + SHORT)
-    write_journal(path, Journal(len(HEAD), SHORT, LONG))
+    write_journal(path, Journal.of_end(len(HEAD), SHORT, LONG))
     journal_path(path).write_bytes(damage(journal_path(path).read_bytes()))
     assert read_journal(path) is None
     with FileWindow(path) as window:
@@ -344,18 +370,33 @@ def test_journal_that_is_not_whole_is_none(
     assert sorted(tmp_path.iterdir()) == [path]
 
 
+def test_journal_of_another_version_is_left_to_it(tmp_path: Path) -> None:
+    """It may have been acted upon: the file is not taken for whole."""
+    path = tmp_path / "state"
+    path.write_bytes(HEAD + SHORT)
+    journal_path(path).write_bytes(
+        b'{"version": 1, "offset": 0, "old": 0, "new": 0, "sha256": ""}\n'
+    )
+    with pytest.raises(JournalFault) as told:
+        FileWindow(path)
+    assert str(told.value) == (
+        f"{path}.armferry-journal: a journal of another armferry, version 1: settle it with that "
+        "one"
+    )
+
+
 def test_journal_is_for_its_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / "state"
     path.write_bytes(HEAD + SHORT)
-    write_journal(path, Journal(len(HEAD), SHORT, LONG))
+    write_journal(path, Journal.of_end(len(HEAD), SHORT, LONG))
     assert journal_path(path).stat().st_mode & 0o777 == 0o600
     # one that is there already is never written over, nor removed
     with pytest.raises(JournalFault) as told:
-        write_journal(path, Journal(0, b"", b""))
+        write_journal(path, Journal.of_end(0, b"", b""))
     assert str(told.value) == (
         f"{path}.armferry-journal: the journal cannot be written: File exists; {path} is unchanged"
     )
-    assert read_journal(path) == Journal(len(HEAD), SHORT, LONG)
+    assert read_journal(path) == Journal.of_end(len(HEAD), SHORT, LONG)
 
 
 def test_file_system_that_cannot_sync_a_folder(

@@ -245,7 +245,7 @@ def test_restore_of_an_image_whose_constants_differ(answer: Answer, image: Path)
 
 def test_restore_of_a_half_rewritten_image(answer: Answer, image: Path) -> None:
     _fingerprint_here(answer, image)
-    write_journal(image, Journal(0, b"old", b"new"))
+    write_journal(image, Journal.of_end(0, b"old", b"new"))
     assert answer("restore") == (
         1,
         (
@@ -257,7 +257,7 @@ def test_restore_of_a_half_rewritten_image(answer: Answer, image: Path) -> None:
 
 def test_restore_beside_a_journal_that_was_never_acted_upon(answer: Answer, image: Path) -> None:
     _fingerprint_here(answer, image)
-    write_journal(image, Journal(0, b"old", b"new"))
+    write_journal(image, Journal.of_end(0, b"old", b"new"))
     whole = journal_path(image).read_bytes()
     for length in (0, 10, len(whole) - 1):
         journal_path(image).write_bytes(whole[:length])

@@ -1,12 +1,14 @@
 """A file rewritten in place: only the device state at its end is touched.
 
-Order: journal on disk, new end written and cut to length, file on disk, journal gone. Whatever
-stops the program in between leaves a journal from which `undo` and `finish` go either way. The
-file stays locked from before it is read until the journal is gone.
+Order: journal on disk, each step of the rewrite written and on disk, journal gone. What the
+operating system refuses on the way is undone at once; whatever stops the program leaves a journal
+from which `undo` and `finish` go either way. The file stays locked from before it is read until
+the journal is gone.
 """
 
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from armferry.errors import ArmferryError, EnvironmentFault
@@ -20,9 +22,19 @@ from armferry.hosts.files.journal import (
     write_journal,
 )
 from armferry.hosts.files.locked import Access, FileWindow, LockedFile
+from armferry.hosts.files.patch import Step
+from armferry.hosts.files.qcow2.format import HEADER_BYTES, is_qcow2
+from armferry.hosts.files.qcow2.locks import lock_image
 from armferry.stream import NewTail
 
-__all__ = ["FileInPlace", "ForeignJournal", "StoppedRewrite", "finish", "undo"]
+__all__ = [
+    "FileInPlace",
+    "ForeignJournal",
+    "StoppedRewrite",
+    "UndoneRewrite",
+    "finish",
+    "undo",
+]
 
 
 class ForeignJournal(ArmferryError):
@@ -30,9 +42,13 @@ class ForeignJournal(ArmferryError):
 
 
 class StoppedRewrite(InterruptedRewrite, EnvironmentFault):
-    """A rewrite that the operating system stopped half way: its disk is full, say."""
+    """A rewrite that the operating system stopped half way: its disk is failing, say."""
 
     exit_code = EnvironmentFault.exit_code
+
+
+class UndoneRewrite(EnvironmentFault):
+    """A rewrite that the operating system stopped and that was undone: its disk is full, say."""
 
 
 class FileInPlace(FileWindow):
@@ -45,12 +61,32 @@ class FileInPlace(FileWindow):
         super().__init__(path, Access.CHANGE)
 
     def rewrite(self, tail: NewTail) -> None:
-        """Gives the file the new end `tail`. Raises JournalFault or InterruptedRewrite."""
+        """Gives the file the new end `tail`. Raises as `change`."""
+        old = self.read(tail.offset, self.size - tail.offset)
+        self.carry_out(Journal.of_end(tail.offset, old, tail.data))
+
+    def change(self, steps: Sequence[Step]) -> None:
+        """Carries out `steps`, each on disk before the next; the file may grow.
+
+        Raises JournalFault, UndoneRewrite or InterruptedRewrite.
+        """
+        ends = (patch.offset + len(patch.new) for step in steps for patch in step)
+        self.carry_out(Journal(tuple(steps), self.size, max(self.size, *ends)))
+
+    def carry_out(self, journal: Journal) -> None:
+        """Does what `journal` says and undoes it when it cannot. Raises as `change`."""
         # a journal that is not whole was never acted upon
         remove_journal(self.path)
-        journal = Journal(tail.offset, self.read(tail.offset, self.size - tail.offset), tail.data)
         write_journal(self.path, journal)
-        _put(self, journal, journal.new)
+        try:
+            _write(self, journal, new=True)
+        except OSError as error:
+            _settle_as(self, journal, new=False)
+            raise UndoneRewrite(
+                f"{self.path}: the rewrite in place stopped: {error.strerror}; the file is as it "
+                "was"
+            ) from error
+        remove_journal(self.path)
 
 
 def undo(path: Path) -> bool:
@@ -72,20 +108,20 @@ def _settle(path: Path, *, new: bool) -> bool:
         if journal is None:
             remove_journal(path)
             return False
-        if not journal.fits(file.read(journal.offset, max(file.size - journal.offset, 0))):
+        if is_qcow2(file.read(0, HEADER_BYTES)):
+            lock_image(file.fileno(), str(path), change=True)
+        if not journal.fits(file):
             raise ForeignJournal(
-                f"{path}: this is not the file that the journal {journal_path(path)} is about; "
-                "if it was replaced since, remove the journal"
+                f"{path}: this is not the file that the journal {journal_path(path)} is about, or "
+                "it was changed since; if it is in order as it is, remove the journal"
             )
-        _put(file, journal, journal.new if new else journal.old)
+        _settle_as(file, journal, new=new)
     return True
 
 
-def _put(file: LockedFile, journal: Journal, data: bytes) -> None:
+def _settle_as(file: LockedFile, journal: Journal, *, new: bool) -> None:
     try:
-        end = write_at(file.fileno(), data, journal.offset)
-        os.ftruncate(file.fileno(), end)
-        os.fsync(file.fileno())
+        _write(file, journal, new=new)
     except OSError as error:
         raise StoppedRewrite(
             f"{file.path}: the rewrite in place stopped: {error.strerror}; the journal "
@@ -93,3 +129,16 @@ def _put(file: LockedFile, journal: Journal, data: bytes) -> None:
             f"{shlex.quote(str(file.path))} --undo puts the file back as it was"
         ) from error
     remove_journal(file.path)
+
+
+def _write(file: LockedFile, journal: Journal, *, new: bool) -> None:
+    """Makes the file what it was, or what it is to be, from wherever the rewrite stopped."""
+    patches = [[patch for patch in step if patch.old != patch.new] for step in journal.steps]
+    left = len(patches)
+    for step in patches if new else reversed(patches):
+        for patch in step if new else reversed(step):
+            write_at(file.fileno(), patch.new if new else patch.old, patch.offset)
+        left -= 1
+        if not left and journal.old_size != journal.new_size:
+            os.ftruncate(file.fileno(), journal.new_size if new else journal.old_size)
+        os.fsync(file.fileno())

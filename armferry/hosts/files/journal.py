@@ -1,12 +1,15 @@
 """The journal beside a file that is being rewritten in place: enough to undo it or to finish it.
 
 Written and synced before the first byte of the file changes, removed after the last one is
-synced. It holds both ends of the file, the old and the new one. A journal that is not whole was
-never acted upon: the file is as it was. Lives here because whoever reads a saved state must look
-for one first; who writes and settles it is `in_place`.
+synced. It holds every byte that changes, as it was and as it is to be. A journal that is not whole
+was never acted upon: the file is as it was. Lives here because whoever reads a saved state must
+look for one first; who writes and settles it is `in_place`.
 
-Format: one line of JSON (version, offset, lengths, sha256 of what follows), the old end, the
-new end.
+A file's journal lies beside it; that of a device, whose folder is gone after a restart, below
+/var/lib/armferry/journals, or below $ARMFERRY_JOURNALS.
+
+Format: one line of JSON (version, sha256 of what follows); one line of JSON (size of the file
+before and after; for each step its patches as offset and lengths); the patches' old and new bytes.
 """
 
 import contextlib
@@ -15,11 +18,18 @@ import hashlib
 import json
 import os
 import shlex
+import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 from armferry.errors import ArmferryError, EnvironmentFault
 from armferry.hosts.files.atomic import sync_folder
+from armferry.hosts.files.patch import Patch, Step
+
+if TYPE_CHECKING:
+    from armferry.stream import Window
 
 __all__ = [
     "InterruptedRewrite",
@@ -32,10 +42,11 @@ __all__ = [
     "write_journal",
 ]
 
-_VERSION = 1
+_VERSION = 2
 _MAX_LINE = 4_096
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 _SUFFIX = ".armferry-journal"
+_OF_DEVICES = Path("/var/lib/armferry/journals")
 
 
 class InterruptedRewrite(ArmferryError):
@@ -48,30 +59,55 @@ class JournalFault(EnvironmentFault):
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """The end of a file from `offset` on, before and after the rewrite."""
+    """A rewrite: its steps in order, and the size of the file in bytes before and after.
 
-    offset: int
-    old: bytes
-    new: bytes
+    A device keeps its size.
+    """
 
-    def fits(self, end: bytes) -> bool:
-        """Whether a rewrite that stopped anywhere could have left `end` from `offset` on.
+    steps: tuple[Step, ...]
+    old_size: int
+    new_size: int
 
-        Every byte is the old or the new one; past the old end, a crash may leave zeros.
+    @classmethod
+    def of_end(cls, offset: int, old: bytes, new: bytes) -> Self:
+        """The journal of a file that ends otherwise from `offset` on."""
+        patch = Patch(offset, old, new)
+        return cls(((patch,),), offset + len(old), offset + len(new))
+
+    @property
+    def patches(self) -> Iterator[Patch]:
+        """All patches, first to last."""
+        return (patch for step in self.steps for patch in step)
+
+    def fits(self, window: "Window") -> bool:
+        """Whether a rewrite that stopped anywhere could have left `window` so.
+
+        Every byte is an old or a new one; past the old end, a crash may leave zeros.
         """
-        shorter, longer = sorted((len(self.old), len(self.new)))
-        if not shorter <= len(end) <= longer:
-            return False
-        mixed = all(byte in pair for byte, *pair in zip(end, self.old, self.new, strict=False))
-        rest = end[shorter:]
-        if len(self.old) >= len(self.new):
-            return mixed and rest == self.old[shorter : len(end)]
-        grown = zip(rest, self.new[shorter:], strict=False)
-        return mixed and all(byte in (0, new) for byte, new in grown)
+        smaller, larger = sorted((self.old_size, self.new_size))
+        return smaller <= window.size <= larger and all(
+            self._fits(patch, window.read(patch.offset, max(len(patch.old), len(patch.new))))
+            for patch in self.patches
+        )
+
+    def _fits(self, patch: Patch, found: bytes) -> bool:
+        if found in (patch.old, patch.new):
+            return True
+        end = patch.offset + len(found)
+        near = [one for one in self.patches if one.overlaps(patch.offset, end)]
+        for at, byte in enumerate(found, patch.offset):
+            known = {data[at - one.offset] for one in near for data in one.covering(at)}
+            if byte not in known and (byte or at < self.old_size):
+                return False
+        return True
 
 
 def journal_path(path: Path) -> Path:
-    """Where the journal of `path` lies: beside the file itself, whatever links lead to it."""
+    """Where the journal of `path` lies: for a file beside it, whatever links lead to it."""
+    if _is_device(path):
+        folder = Path(os.environ.get("ARMFERRY_JOURNALS") or _OF_DEVICES)
+        # what a link such as /dev/GROUP/VOLUME leads to is another after a restart
+        return folder / (os.path.abspath(path).strip("/").replace("/", "-") + _SUFFIX)
     return Path(os.path.realpath(path) + _SUFFIX)
 
 
@@ -86,23 +122,19 @@ def interrupted(path: Path) -> InterruptedRewrite:
 
 def write_journal(path: Path, journal: Journal) -> None:
     """Writes the journal of `path` and waits until it is on disk. Raises JournalFault."""
-    head = {
-        "version": _VERSION,
-        "offset": journal.offset,
-        "old": len(journal.old),
-        "new": len(journal.new),
-        "sha256": hashlib.sha256(journal.old + journal.new).hexdigest(),
-    }
+    body = _encoded(journal)
+    head = {"version": _VERSION, "sha256": hashlib.sha256(body).hexdigest()}
     where = journal_path(path)
     try:
+        if _is_device(path):
+            where.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(where, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise _unwritten(where, path, error) from error
     try:
         with open(descriptor, "wb") as file:
             file.write(json.dumps(head).encode() + b"\n")
-            file.write(journal.old)
-            file.write(journal.new)
+            file.write(body)
             file.flush()
             os.fsync(file.fileno())
         sync_folder(where)
@@ -128,16 +160,15 @@ def read_journal(path: Path) -> Journal | None:
         raise JournalFault(f"{where}: the journal cannot be read: {error.strerror}") from error
     try:
         head = json.loads(line)
-        old = int(head["old"])
-        whole = (
-            head["version"] == _VERSION
-            and len(rest) == old + int(head["new"])
-            and hashlib.sha256(rest).hexdigest() == head["sha256"]
-        )
-        offset = int(head["offset"])
+        version = int(head["version"])
+        whole = hashlib.sha256(rest).hexdigest() == head["sha256"]
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
-    return Journal(offset, rest[:old], rest[old:]) if whole else None
+    if version != _VERSION:
+        raise JournalFault(
+            f"{where}: a journal of another armferry, version {version}: settle it with that one"
+        )
+    return _decoded(rest) if whole else None
 
 
 def remove_journal(path: Path) -> None:
@@ -155,6 +186,36 @@ def remove_journal(path: Path) -> None:
         raise JournalFault(
             f"{where}: the journal cannot be removed: {error.strerror}; remove it, {path} is whole"
         ) from error
+
+
+def _encoded(journal: Journal) -> bytes:
+    steps = [[(p.offset, len(p.old), len(p.new)) for p in step] for step in journal.steps]
+    about = {"sizes": [journal.old_size, journal.new_size], "steps": steps}
+    data = (part for patch in journal.patches for part in (patch.old, patch.new))
+    return b"".join((json.dumps(about).encode(), b"\n", *data))
+
+
+def _decoded(body: bytes) -> Journal:
+    """The journal in what `_encoded` made: its checksum has been looked at."""
+    line, _, data = body.partition(b"\n")
+    about = json.loads(line)
+    at = 0
+    steps: list[Step] = []
+    for lengths in about["steps"]:
+        step: list[Patch] = []
+        for offset, old, new in lengths:
+            step.append(Patch(offset, data[at : at + old], data[at + old : at + old + new]))
+            at += old + new
+        steps.append(tuple(step))
+    old_size, new_size = about["sizes"]
+    return Journal(tuple(steps), old_size, new_size)
+
+
+def _is_device(path: Path) -> bool:
+    try:
+        return stat.S_ISBLK(os.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _unwritten(where: Path, path: Path, error: OSError) -> JournalFault:

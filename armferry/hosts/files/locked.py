@@ -24,7 +24,6 @@ _KINDS = (
     (stat.S_ISDIR, "a directory"),
     (stat.S_ISFIFO, "a pipe"),
     (stat.S_ISCHR, "a character device"),
-    (stat.S_ISBLK, "a block device"),
 )
 
 
@@ -36,7 +35,7 @@ class Access(enum.Enum):
 
 
 class LockedFile(DescriptorWindow):
-    """A regular file (to read also a block device), open and locked; a context manager.
+    """A regular file or a block device, open and locked; a context manager.
 
     Raises UnreadableFile.
     """
@@ -77,7 +76,7 @@ class LockedFile(DescriptorWindow):
 
     def _check_kind(self) -> None:
         mode = os.fstat(self._descriptor).st_mode
-        if stat.S_ISREG(mode) or (stat.S_ISBLK(mode) and self._access is Access.READ):
+        if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
             return
         kind = next((words for test, words in _KINDS if test(mode)), "no file")
         raise UnreadableFile(

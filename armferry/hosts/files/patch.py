@@ -4,7 +4,7 @@ A rewrite in place is a list of steps, each a list of patches: a step is on disk
 one begins. Knows no file.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 __all__ = ["Patch", "Step"]
@@ -20,6 +20,15 @@ class Patch:
     offset: int
     old: bytes
     new: bytes
+
+    def overlaps(self, begin: int, end: int) -> bool:
+        """Whether it has a byte from `begin` to `end`."""
+        length = max(len(self.old), len(self.new))
+        return self.offset < end and begin < self.offset + length
+
+    def covering(self, at: int) -> Iterator[bytes]:
+        """Of old and new those that have a byte at offset `at`."""
+        return (data for data in (self.old, self.new) if 0 <= at - self.offset < len(data))
 
 
 Step = Sequence[Patch]
