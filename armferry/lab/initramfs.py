@@ -10,6 +10,7 @@ Documentation/filesystems/ramfs-rootfs-initramfs.rst of the kernel. mmdebstrap(1
 its `extract` variant unpacks packages and configures nothing.
 """
 
+import hashlib
 import importlib.resources
 import os
 import re
@@ -21,6 +22,8 @@ from collections.abc import Iterator, Sequence
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+from armferry.boundary.build import CROSS, FLAGS, SOURCE, BuildFault, compile_library
+from armferry.boundary.preload import LIBRARY
 from armferry.cache import cache_folder
 from armferry.errors import EnvironmentFault
 from armferry.lab import cpio
@@ -30,7 +33,14 @@ from armferry.lab.deb import unpack
 from armferry.lab.kernels import Kernel
 from armferry.lab.releases import Release
 
-__all__ = ["AGENT_PORT", "InitramfsFault", "base_archive", "own_archive", "userland_archive"]
+__all__ = [
+    "AGENT_PORT",
+    "InitramfsFault",
+    "base_archive",
+    "boundary_library",
+    "own_archive",
+    "userland_archive",
+]
 
 AGENT_PORT = "armferry.agent"
 """Name of the virtio console port that the agent serves."""
@@ -134,9 +144,31 @@ def own_archive(kernel: Kernel) -> bytes:
     entries = [cpio.directory(_PACKAGE_FOLDER)]
     package = importlib.resources.files("armferry")
     entries += _package_entries(package, f"{_PACKAGE_FOLDER}/armferry")
+    library = boundary_library()
+    entries.append(
+        cpio.file(f"{_PACKAGE_FOLDER}/armferry/boundary/{library.name}", library.read_bytes())
+    )
     for number, module in enumerate(kernel.modules):
         entries.append(cpio.file(f"modules/{number:02}-{module.name}", module.read_bytes()))
     return b"".join(cpio.write(entries))
+
+
+def boundary_library() -> Path:
+    """The boundary library for aarch64, compiled when it or its source is new.
+
+    Raises `InitramfsFault`.
+    """
+    key = hashlib.sha256(SOURCE.read_bytes() + repr(FLAGS).encode()).hexdigest()[:32]
+    path = cache_folder("boundary", key) / LIBRARY
+    if not path.exists():
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            compiled = Path(folder, LIBRARY)
+            try:
+                compile_library(compiled, CROSS)
+            except BuildFault as fault:
+                raise InitramfsFault(f"{fault}: install gcc-aarch64-linux-gnu") from fault
+            compiled.rename(path)
+    return path
 
 
 def _package_entries(package: Traversable, name: str) -> Iterator[cpio.Entry]:
@@ -145,7 +177,7 @@ def _package_entries(package: Traversable, name: str) -> Iterator[cpio.Entry]:
         if child.is_dir():
             if child.name != "__pycache__":
                 yield from _package_entries(child, f"{name}/{child.name}")
-        else:
+        elif child.name != LIBRARY:
             yield cpio.file(f"{name}/{child.name}", child.read_bytes())
 
 
