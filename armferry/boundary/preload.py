@@ -53,8 +53,8 @@ class Preload:
     reports: socket.socket
 
     @classmethod
-    def of(cls, table: Table, path: Path) -> "Preload":
-        """`table` for the library at `path`. Raises BoundaryFault."""
+    def of(cls, table: bytes, path: Path) -> "Preload":
+        """`table`, packed, for the library at `path`. Raises BoundaryFault."""
         reports, writing = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with contextlib.ExitStack() as undo:
             undo.callback(reports.close)
@@ -62,7 +62,7 @@ class Preload:
             try:
                 # more than the limit only with a privilege; what is given is enough for a start
                 writing.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM)
-                number = _sealed(table.packed())
+                number = _sealed(table)
             except OSError as error:
                 raise BoundaryFault(
                     f"the table of the KVM boundary cannot be made: {error.strerror}"
@@ -93,7 +93,7 @@ def why_not(program: Path, path: Path | None = None) -> str:
         return "this armferry came without its library; the package for aarch64 has it"
     if any(separator in str(path) for separator in ": \t\n"):
         return f"the library's path has a character that separates names in LD_PRELOAD: {path}"
-    preload = Preload.of(Table(()), path)
+    preload = Preload.of(Table(()).packed(), path)
     with preload.reports:
         try:
             done = subprocess.run(

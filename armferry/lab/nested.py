@@ -10,6 +10,7 @@ QMP: docs/interop/qmp-spec.rst and qapi/migration.json of QEMU.
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -18,13 +19,25 @@ from dataclasses import asdict, dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from armferry.boundary import Preload
     from armferry.lab.host import LabHost
 
-__all__ = ["NestedQemu", "Outcome", "guest_log", "load", "save", "with_guest"]
+__all__ = [
+    "KERNEL",
+    "SERIAL",
+    "STREAM",
+    "NestedQemu",
+    "Outcome",
+    "guest_log",
+    "inside",
+    "load",
+    "save",
+    "with_guest",
+]
 
-_STREAM = "/tmp/stream"
-_KERNEL = "/guest/kernel.elf"
-_SERIAL = "/tmp/serial"
+STREAM = "/tmp/stream"
+KERNEL = "/guest/kernel.elf"
+SERIAL = "/tmp/serial"
 _TICK_LIMIT = 60.0
 _POLL = 0.02
 _ENDED = ("completed", "failed", "cancelled")
@@ -73,9 +86,9 @@ def save(host: "LabHost", qemu: NestedQemu, *, ticks: int = 0) -> tuple[Outcome,
 
     Raises `LabHostFault`.
     """
-    host.run(["rm", "-f", _STREAM])
+    host.run(["rm", "-f", STREAM])
     outcome = _ask(host, qemu, {"incoming": False, "outgoing": True, "ticks": ticks})
-    return outcome, host.get(_STREAM) if outcome.completed else b""
+    return outcome, host.get(STREAM) if outcome.completed else b""
 
 
 def load(
@@ -86,22 +99,22 @@ def load(
     Once loaded the guest runs for `ticks` and is saved again, which is the second answer; without
     ticks there is none. Raises `LabHostFault`.
     """
-    host.put(_STREAM, stream)
+    host.put(STREAM, stream)
     outcome = _ask(host, qemu, {"incoming": True, "outgoing": bool(ticks), "ticks": ticks})
-    return outcome, host.get(_STREAM) if outcome.completed and ticks else b""
+    return outcome, host.get(STREAM) if outcome.completed and ticks else b""
 
 
 def with_guest(host: "LabHost", machine: str, guest: bytes) -> NestedQemu:
     """A machine with the test guest in it, its kernel put in `host`. Raises `LabHostFault`."""
-    host.put(_KERNEL, guest)
-    host.run(["rm", "-f", _SERIAL])
-    log = ("-chardev", f"file,id=log,path={_SERIAL},append=on", "-serial", "chardev:log")
-    return NestedQemu(machine, extra=("-kernel", _KERNEL, *log))
+    host.put(KERNEL, guest)
+    host.run(["rm", "-f", SERIAL])
+    log = ("-chardev", f"file,id=log,path={SERIAL},append=on", "-serial", "chardev:log")
+    return NestedQemu(machine, extra=("-kernel", KERNEL, *log))
 
 
 def guest_log(host: "LabHost") -> bytes:
     """What the test guest has printed in `host` so far. Raises `LabHostFault`."""
-    return host.get(_SERIAL)
+    return host.get(SERIAL)
 
 
 def _ask(host: "LabHost", qemu: NestedQemu, what: Mapping[str, object]) -> Outcome:
@@ -113,12 +126,18 @@ def _ask(host: "LabHost", qemu: NestedQemu, what: Mapping[str, object]) -> Outco
     return Outcome(**json.loads(done.stdout))
 
 
-def _inside(request: Mapping[str, Any]) -> Outcome:
+def inside(request: Mapping[str, Any], preload: "Preload | None" = None) -> Outcome:
+    """Does one request, in the host; with the KVM boundary's library where there is one."""
     incoming, outgoing, ticks = request["incoming"], request["outgoing"], request["ticks"]
     arguments = [*request["arguments"], *(("-incoming", "defer") if incoming else ())]
     with open("/tmp/stderr", "w+b") as stderr:
         process = subprocess.Popen(
-            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr
+            arguments,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=None if preload is None else preload.environment(os.environ),
+            pass_fds=() if preload is None else (preload.table, preload.writing),
         )
         assert process.stdin is not None
         assert process.stdout is not None
@@ -126,14 +145,14 @@ def _inside(request: Mapping[str, Any]) -> Outcome:
         try:
             qmp = _Qmp(process.stdin, process.stdout)
             if incoming:
-                qmp.execute("migrate-incoming", uri=f"exec:cat {_STREAM}")
+                qmp.execute("migrate-incoming", uri=f"exec:cat {STREAM}")
                 status, reason = qmp.migrated()
             if ticks and (status == "completed" or not incoming):
                 qmp.execute("cont")
                 _await_ticks(ticks)
             if outgoing and (status == "completed" or not incoming):
                 qmp.execute("migrate-set-parameters", **{"max-bandwidth": _UNLIMITED})
-                qmp.execute("migrate", uri=f"exec:cat > {_STREAM}")
+                qmp.execute("migrate", uri=f"exec:cat > {STREAM}")
                 status, reason = qmp.migrated()
             qmp.execute("quit")
         except (BrokenPipeError, EOFError):
@@ -157,7 +176,7 @@ def _await_ticks(ticks: int) -> None:
 
 
 def _ticks() -> int:
-    with open(_SERIAL, "rb") as log:
+    with open(SERIAL, "rb") as log:
         return log.read().count(b"\ntick ")
 
 
@@ -197,4 +216,4 @@ class _Qmp:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(_inside(json.loads(sys.argv[1])))))
+    print(json.dumps(asdict(inside(json.loads(sys.argv[1])))))

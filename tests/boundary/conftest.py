@@ -73,7 +73,7 @@ def drive(
     program = drivers(build)
 
     def run(rules: list[Rule], *commands: str) -> Said:
-        preload = Preload.of(Table(rules), own_library)
+        preload = Preload.of(Table(rules).packed(), own_library)
         environment = preload.environment({"PATH": os.defpath, "LD_PRELOAD": "libc.so.6"})
         if build is not Build.PRELOADED:
             environment.pop("LD_PRELOAD")
@@ -93,7 +93,7 @@ def start(plain_driver: Path, own_library: Path) -> Callable[[list[Rule], dict[s
     """A function that preloads the driver beside an environment and says what is left of it."""
 
     def started(rules: list[Rule], before: dict[str, str]) -> Said:
-        preload = Preload.of(Table(rules), own_library)
+        preload = Preload.of(Table(rules).packed(), own_library)
         return driven(plain_driver, preload, preload.environment(before), ("environment",))
 
     return started

@@ -248,7 +248,7 @@ def test_many_vcpus_at_once(drive: Drive) -> None:
 def test_reader_that_has_gone_or_is_slow_stops_nothing(
     plain_driver: Path, own_library: Path
 ) -> None:
-    preload = Preload.of(Table([hide(BITMAP_2), pin(PSCI, 0x10000)]), own_library)
+    preload = Preload.of(Table([hide(BITMAP_2), pin(PSCI, 0x10000)]).packed(), own_library)
     preload.reports.close()
     process = subprocess.run(
         [str(plain_driver)],
