@@ -117,6 +117,7 @@ enum kind {
     FORBIDDEN = 10, /* a hidden register was named; value: the request; the program aborts */
     WATCHED = 11,  /* value: what a hidden register holds */
     LOST = 12,     /* value: events that the socket had no room for */
+    OVERRULED = 13, /* value: what came and stays; other: what the register was set to before */
 };
 
 struct event {
@@ -136,7 +137,8 @@ struct report {
     struct event event[MOST_EVENTS + 1]; /* the first is for LOST */
 };
 
-/* -- what is known of a vCPU: value[n] belongs to rule n (CARRY: its value, WATCH: last seen) */
+/* -- what is known of a vCPU: value[n] belongs to rule n: of CARRY what the register holds, of WATCH
+ * what was seen last, of SET 1 once the guest came with another value, which it then keeps */
 
 struct vcpu {
     int32_t number;
@@ -310,6 +312,7 @@ static int create_vcpu(int fd, unsigned long request, void *argument)
     }
     vcpu->number = (int32_t)(uintptr_t)argument;
     vcpu->features = 0;
+    memset(vcpu->value, 0, table->count * sizeof vcpu->value[0]);
     atomic_store(&vcpu_of[made], vcpu);
     return made;
 }
@@ -360,7 +363,8 @@ static int initialise(int fd, unsigned long request, void *argument)
             vcpu->value[at] = rule->value;
         else if (rule->what == WATCH)
             vcpu->value[at] = rule->mask;
-        else if (rule->what == SET && applies(rule, vcpu) && pin(fd, rule, vcpu, &report))
+        else if (rule->what == SET && !vcpu->value[at] && applies(rule, vcpu) &&
+                 pin(fd, rule, vcpu, &report))
             failed = 1;
     }
     flush(&report);
@@ -470,12 +474,15 @@ static int write_by_rule(int fd, uint32_t at, const struct one_reg *one, struct 
     uint64_t came = load((const void *)(uintptr_t)one->address, size_of(one->index));
     uint64_t value = came, own = 0;
     int absent = get(fd, one->index, &own) < 0 && errno == ENOENT;
+    uint32_t setting = table->count;
 
     for (; is_of(at, one->index); at++) {
         const struct rule *rule = &table->rule[at];
         uint64_t before = value;
         if (!applies(rule, vcpu))
             continue;
+        if (rule->what == SET)
+            setting = at;
         if (rule->what == REFUSE && (value & rule->mask) != rule->value) {
             say("armferry: %s (0x%016llx) of vCPU %d comes with the value 0x%llx, which the policy "
                 "does not allow\n",
@@ -502,7 +509,16 @@ static int write_by_rule(int fd, uint32_t at, const struct one_reg *one, struct 
     }
     if (!absent && value == own && value != came)
         return 0; /* what stays need not be written, and a constant cannot be */
-    return set(fd, one->index, value);
+    int answer = set(fd, one->index, value);
+    if (answer == 0 && setting < table->count && vcpu) { /* a guest keeps what it came with */
+        const struct rule *rule = &table->rule[setting];
+        uint64_t overruled = ((value ^ rule->value) & rule->mask) != 0;
+        if (overruled && !vcpu->value[setting])
+            note_one((struct event){ .kind = OVERRULED, .vcpu = vcpu->number, .index = one->index,
+                                     .value = value, .other = own });
+        vcpu->value[setting] = overruled;
+    }
+    return answer;
 }
 
 static int write_one(int fd, unsigned long request, struct one_reg *one)

@@ -35,6 +35,7 @@ class EventKind(enum.IntEnum):
     FORBIDDEN = 10
     WATCHED = 11
     LOST = 12
+    OVERRULED = 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Event:
 
     `value` and `other` by kind: STARTED rules, process id; PINNED what it is, what it was; UNPINNED
     what it should be, what it is; CARRIED what it holds after reset; STORED what it was given; KEPT
-    and CAPPED what came, what was written; REFUSED what came, what the register holds; WATCHED what
+    and CAPPED what came, what was written; OVERRULED what came and stays, what it was before; REFUSED what came, what the register holds; WATCHED what
     it holds; LOST how many. `error` is an errno.
     """
 
@@ -101,6 +102,8 @@ def _line(event: Event) -> str:
             return f"{register} came as {value} and is {other} here"
         case EventKind.CAPPED:
             return f"{register} came as {value} and was lowered to {other}"
+        case EventKind.OVERRULED:
+            return f"{register} came as {value}, which the guest keeps; it was {other} here before"
         case EventKind.REFUSED:
             symbol = errno.errorcode.get(event.error, str(event.error))
             holds = "" if event.error == errno.ENOENT else f"; it holds {other}"

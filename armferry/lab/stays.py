@@ -107,15 +107,15 @@ def _hold(number: int, machine: str, ticks: int) -> tuple[Outcome, list[str]]:
     table = _JOB / f"{number}.table"
     if not table.exists():
         return inside(request), []
-    from armferry.boundary import Preload, events_of, library, told
+    from armferry.boundary import Event, Preload, events_of, library, told
 
-    path = library()
-    assert path is not None, "lab hosts have it"
-    preload = Preload.of(table.read_bytes(), path)
+    own = library()
+    assert own is not None, "lab hosts have it"
+    preload = Preload.of(table.read_bytes(), own)
     with preload.reports as reports:
         outcome = inside(request, preload)
         preload.close_for_qemu()
-        events = []
+        events: list[Event] = []
         while message := reports.recv(1 << 16):
             events += events_of(message)
     return outcome, told(events)

@@ -5,7 +5,7 @@ and options; `problems` says what in it cannot be meant. Everything meant for th
 named here.
 """
 
-from .aggregate import aggregate, from_options
+from .aggregate import aggregate, from_options, present_as
 from .document import (
     SITE_FOLDER,
     Document,
@@ -96,6 +96,7 @@ __all__ = [
     "parse_list",
     "parse_psci_version",
     "parse_tolerance",
+    "present_as",
     "problems",
     "read_file",
     "read_site",

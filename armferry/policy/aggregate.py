@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from armferry.policy.document import Document, parse_accepted
+from armferry.policy.errors import DocumentError
 from armferry.policy.levels import applies, builtin_levels, resolve
 from armferry.policy.properties import parse_list, parse_psci_version
 from armferry.policy.rules import EMPTY, Origin, Policy, Source, TolerancePlaced
 from armferry.policy.tolerance import parse_tolerance
 from armferry.registers import Accelerator
 
-__all__ = ["aggregate", "from_options"]
+__all__ = ["aggregate", "from_options", "present_as"]
 
 
 def aggregate(
@@ -45,6 +46,33 @@ def aggregate(
         for name in resolved.names:
             policy = policy.union(document.single(name, accelerator))
     return policy
+
+
+def present_as(machine: str, site: Sequence[Document]) -> Origin | None:
+    """The host that guests of `machine` are born as, with who says so; None for this host.
+
+    `reason` of the answer is the host, `where` the document. A section of the machine type comes
+    before a document's top level. Raises MachineError, and DocumentError where two of the same
+    rank disagree.
+    """
+    resolved = resolve(machine, site)
+    ranks = [
+        [
+            (document.machines[name].present_as, f"{document.name}: machine {name}")
+            for document in site
+            if name in document.machines
+        ]
+        for name in resolved.names
+    ]
+    ranks.append([(one.everyone.present_as, one.where) for one in site if applies(one, resolved)])
+    for rank in ranks:
+        found = {text: where for text, where in reversed(rank) if text is not None}
+        if len(found) > 1:
+            listed = " and ".join(f"{text!r} ({where})" for text, where in sorted(found.items()))
+            raise DocumentError(f"present-as: guests of {machine} cannot be born as {listed}")
+        for text, where in found.items():
+            return Origin(Source.SITE, f"{where}: present-as", text)
+    return None
 
 
 def from_options(

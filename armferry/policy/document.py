@@ -2,6 +2,7 @@
 
     level = "virt-10.1"             # who it is for: this version and older; left out: everyone
     kvm-psci-version = "1.1"
+    present-as = "atlas:5.10/neoverse-n1"   # guests under KVM are born as on that host
     accept-risk = ["MIDR_EL1", "guest-visible"]
 
     [[entry]]
@@ -65,8 +66,8 @@ _SUBSECTION = "cpu/"
 SITE_FOLDER = Path("/etc/armferry")
 
 _MAX_BYTES = 1 << 20
-_TOP = ("level", "kvm-psci-version", "accept-risk", "entry", "machine")
-_SECTION = ("like", "kvm-psci-version", "accept-risk", "entry")
+_TOP = ("level", "kvm-psci-version", "present-as", "accept-risk", "entry", "machine")
+_SECTION = ("like", "kvm-psci-version", "present-as", "accept-risk", "entry")
 _ENTRY = (
     "register",
     "kind",
@@ -122,6 +123,7 @@ class MachineSection:
     psci: PsciVersion | None = None
     accepted: AcceptedRisk = NO_RISK
     like: str | None = None
+    present_as: str | None = None
 
     def policy(self, accelerator: Accelerator | None, source: Source, where: str) -> Policy:
         """Everything in it that applies under this accelerator."""
@@ -248,6 +250,7 @@ def _section(table: Mapping[str, object], where: str) -> MachineSection:
         psci=psci,
         accepted=risk,
         like=_text(table, "like", where),
+        present_as=_text(table, "present-as", where),
     )
 
 

@@ -92,17 +92,32 @@ def test_hidden_register_that_is_named_ends_the_program(
 
 def test_register_is_set_after_every_initialisation(drive: Drive) -> None:
     rules = [pin(PSCI, 0x10000), pin(CACHE, 0xFFFF, 0xFF), hide(CACHE), pin(MIDR, 0x413FD0C1)]
-    said = drive(rules, *MACHINE, f"get 100 {PSCI:x}", f"set 100 {PSCI:x} 10003",
+    said = drive(rules, *MACHINE, f"get 100 {PSCI:x}", f"set 100 {PSCI:x} 10000",
                  f"get 100 {PSCI:x}", "init 100 4", f"get 100 {PSCI:x}", "list 100 9")  # fmt: skip
     assert said.status == 0, said.stderr
     assert said.answers[2:7] == [
-        "get 0 0 10000", "set 0 0", "get 0 0 10003", "init 0 0", "get 0 0 10000"
+        "get 0 0 10000", "set 0 0", "get 0 0 10000", "init 0 0", "get 0 0 10000"
     ]  # fmt: skip
     assert f"{CACHE:x}" not in said.answers[7]
     pinned = of(said.events, EventKind.PINNED)
     assert pinned[0] == Event(EventKind.PINNED, 0, CACHE, 0x701FE0FF, 0x701FE01A)
     assert Event(EventKind.PINNED, 0, PSCI, 0x10000, 0x10003) in pinned
     assert Event(EventKind.PINNED, 0, MIDR, 0x413FD0C1, 0x413FD0C1) in pinned
+
+
+def test_guest_that_comes_with_another_value_keeps_it(drive: Drive) -> None:
+    """The kernel takes no other value once the guest has run, and a reset would end the guest."""
+    said = drive([pin(PSCI, 0x10000)], *MACHINE, f"set 100 {PSCI:x} 10001", "init 100 4",
+                 f"get 100 {PSCI:x}", f"set 100 {PSCI:x} 10000", "init 100 4",
+                 f"get 100 {PSCI:x}", "create 0 100", "init 100 4", f"get 100 {PSCI:x}")  # fmt: skip
+    # this kernel forgets at every initialisation: 10003 shows that nothing was set
+    assert said.answers[2:] == [
+        "set 0 0", "init 0 0", "get 0 0 10003", "set 0 0", "init 0 0", "get 0 0 10000",
+        "create 100", "init 0 0", "get 0 0 10000",
+    ]  # fmt: skip
+    assert of(said.events, EventKind.OVERRULED) == [
+        Event(EventKind.OVERRULED, 0, PSCI, 0x10001, 0x10000)
+    ]
 
 
 def test_setting_that_needs_a_feature_is_left_out_of_a_vcpu_without_it(drive: Drive) -> None:
