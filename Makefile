@@ -6,13 +6,13 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
-SOURCES := $(shell find armferry -type f -not -name '*.pyc') pyproject.toml LICENSE \
+SOURCES := $(shell find armferry -type f -not -name '*.pyc') pyproject.toml hatch_build.py LICENSE \
            $(wildcard README.md)
 # What mypy reads; a room may have a conftest.py of its own, hence the explicit package bases.
-CODE := $(wildcard armferry tests benchmarks tools/*.py)
+CODE := $(wildcard armferry tests benchmarks tools/*.py hatch_build.py)
 PYTEST := $(BIN)/pytest -n 2
 
-.PHONY: help venv rig lint test test-full demo bench
+.PHONY: help venv wheels rig lint test test-full demo bench
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -35,6 +35,12 @@ venv: .venv/.wheel ## .venv with the built wheel of armferry and the developers'
 	wheel=$$(echo .venv/wheel/*.whl) && \
 	    $(BIN)/pip install --quiet --disable-pip-version-check "$$wheel[dev]"
 	touch $@
+
+wheels: .venv/.tools ## dist/: the wheel for any machine, and the one for aarch64
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+	    --wheel-dir dist .
+	ARMFERRY_BOUNDARY_CC=aarch64-linux-gnu-gcc $(BIN)/pip wheel --quiet \
+	    --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
 
 rig: venv ## the five QEMU releases and two libvirts, installed side by side in the cache
 	tools/bootstrap-debian

@@ -6,12 +6,14 @@
  *
  *     ARMFERRY_BOUNDARY="TABLE REPORT"     two numbers; without it this library does nothing
  *
- * Both leave the environment, and so does this library (the first of LD_PRELOAD), before QEMU's
- * main: what QEMU starts knows nothing of it. A program that runs with raised privileges
- * (AT_SECURE) is left alone. A table that is not sealed or not whole ends the program (status 4).
+ * Both leave the environment, and so does this library (the first of LD_PRELOAD), when the program
+ * makes its first VM: a script or another launcher passes them on to QEMU, and what QEMU starts
+ * knows nothing of them. A program that runs with raised privileges (AT_SECURE) is left alone. A
+ * table that is not sealed or not whole ends the program (status 4).
  *
- * Five requests are looked at, all others, KVM_RUN first of them, go straight to the kernel:
+ * Six requests are looked at, all others, KVM_RUN first of them, go straight to the kernel:
  *
+ *     KVM_CREATE_VM      the environment is cleaned; reported, so that armferry knows it is there
  *     KVM_CREATE_VCPU    the new descriptor is remembered with the vCPU's number
  *     KVM_ARM_VCPU_INIT  SET rules are applied and read back; one that did not take fails the call
  *     KVM_GET_REG_LIST   HIDE rules take an index out, CARRY rules add one that the kernel lacks
@@ -47,6 +49,7 @@
 
 /* The numbers of include/uapi/linux/kvm.h. Only 32 bits count: QEMU up to 7.2 passes a
  * sign-extended int, and the kernel looks at no more. */
+#define CREATE_VM 0x0000ae01u
 #define CREATE_VCPU 0x0000ae41u
 #define GET_ONE_REG 0x4010aeabu
 #define SET_ONE_REG 0x4010aeacu
@@ -105,7 +108,7 @@ struct table {
 /* -- the report: messages of one or more events, read by events.py */
 
 enum kind {
-    STARTED = 1,   /* value: rules in the table, other: process id */
+    STARTED = 1,   /* a program has loaded the library; other: its process id */
     HIDDEN = 2,    /* taken out of the list */
     PINNED = 3,    /* value: what it is now, other: what it was */
     UNPINNED = 4,  /* value: what it should be, other: what it is, error */
@@ -118,6 +121,7 @@ enum kind {
     WATCHED = 11,  /* value: what a hidden register holds */
     LOST = 12,     /* value: events that the socket had no room for */
     OVERRULED = 13, /* value: what came and stays; other: what the register was set to before */
+    MET = 14,      /* a VM is made under the table; value: rules in it, other: process id */
 };
 
 struct event {
@@ -147,7 +151,8 @@ struct vcpu {
 };
 
 static const struct table *table;
-static int report_to = -1;
+static int table_from = -1, report_to = -1;
+static atomic_flag met = ATOMIC_FLAG_INIT;
 static _Atomic uint64_t lost;
 static _Atomic(struct vcpu *) vcpu_of[MOST_DESCRIPTORS];
 
@@ -293,7 +298,33 @@ static int32_t number_of(const struct vcpu *vcpu)
     return vcpu ? vcpu->number : -1;
 }
 
-/* -- the five requests */
+/* -- the six requests */
+
+/* Takes the first name, this library, out of LD_PRELOAD, and its own variable. */
+static void leave_the_environment(void)
+{
+    const char *preload = getenv("LD_PRELOAD");
+    const char *others = preload ? strchr(preload, ':') : NULL;
+
+    unsetenv("ARMFERRY_BOUNDARY");
+    if (others && others[1])
+        setenv("LD_PRELOAD", others + 1, 1);
+    else
+        unsetenv("LD_PRELOAD");
+}
+
+static int create_vm(int fd, unsigned long request, void *argument)
+{
+    if (!atomic_flag_test_and_set(&met)) {
+        leave_the_environment();
+        close(table_from);
+        if (fcntl(report_to, F_SETFD, FD_CLOEXEC) < 0)
+            unusable("its report has no descriptor");
+        note_one((struct event){ .kind = MET, .vcpu = -1, .value = table->count,
+                                 .other = (uint64_t)getpid() });
+    }
+    return kernel(fd, request, argument);
+}
 
 static int create_vcpu(int fd, unsigned long request, void *argument)
 {
@@ -557,6 +588,8 @@ int ioctl(int fd, unsigned long request, ...)
     va_end(arguments);
     if (table) {
         switch ((uint32_t)request) {
+        case CREATE_VM:
+            return create_vm(fd, request, argument);
         case CREATE_VCPU:
             return create_vcpu(fd, request, argument);
         case VCPU_INIT:
@@ -609,19 +642,6 @@ static int is_sound(const struct table *found, uint64_t size)
     return 1;
 }
 
-/* Takes the first name, this library, out of LD_PRELOAD. */
-static void leave_the_environment(void)
-{
-    const char *preload = getenv("LD_PRELOAD");
-    const char *others = preload ? strchr(preload, ':') : NULL;
-
-    unsetenv("ARMFERRY_BOUNDARY");
-    if (others && others[1])
-        setenv("LD_PRELOAD", others + 1, 1);
-    else
-        unsetenv("LD_PRELOAD");
-}
-
 static void __attribute__((constructor)) begin(void)
 {
     const char *text = getenv("ARMFERRY_BOUNDARY");
@@ -633,19 +653,15 @@ static void __attribute__((constructor)) begin(void)
     int to = number_at(&text);
     if (from < 0 || to < 0 || *text)
         unusable("ARMFERRY_BOUNDARY is not two descriptors");
-    leave_the_environment();
     int seals = fcntl(from, F_GET_SEALS);
     off_t size = lseek(from, 0, SEEK_END);
     if (seals < 0 || (seals & SEALS) != SEALS || size <= 0)
         unusable("its table is not a sealed memfd");
     const struct table *found = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, from, 0);
-    close(from);
     if (found == MAP_FAILED || !is_sound(found, (uint64_t)size))
         unusable("its table is not what this library reads");
-    if (fcntl(to, F_SETFD, FD_CLOEXEC) < 0)
-        unusable("its report has no descriptor");
+    table_from = from;
     report_to = to;
     table = found;
-    note_one((struct event){ .kind = STARTED, .vcpu = -1, .value = found->count,
-                             .other = (uint64_t)getpid() });
+    note_one((struct event){ .kind = STARTED, .vcpu = -1, .other = (uint64_t)getpid() });
 }

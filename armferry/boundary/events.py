@@ -36,16 +36,18 @@ class EventKind(enum.IntEnum):
     WATCHED = 11
     LOST = 12
     OVERRULED = 13
+    MET = 14
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """One thing that the library did; `vcpu` is -1 where none is concerned.
 
-    `value` and `other` by kind: STARTED rules, process id; PINNED what it is, what it was; UNPINNED
-    what it should be, what it is; CARRIED what it holds after reset; STORED what it was given; KEPT
-    and CAPPED what came, what was written; OVERRULED what came and stays, what it was before; REFUSED what came, what the register holds; WATCHED what
-    it holds; LOST how many. `error` is an errno.
+    `value` and `other` by kind: STARTED -, process id; MET rules, process id; PINNED what it is,
+    what it was; UNPINNED what it should be, what it is; CARRIED what it holds after reset; STORED
+    what it was given; KEPT and CAPPED what came, what was written; OVERRULED what came and stays,
+    what it was before; REFUSED what came, what the register holds; FORBIDDEN the request; WATCHED
+    what it holds; LOST how many. `error` is an errno.
     """
 
     kind: EventKind

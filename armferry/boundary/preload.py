@@ -72,7 +72,7 @@ class Preload:
             return cls(path, number, writing.detach(), reports)
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
-        """`base` with what the library needs; the library takes all of it out again."""
+        """`base` with what the library needs, which takes all of it out again at the first VM."""
         others = base.get(_PRELOAD, "")
         names = f"{self.path}:{others}" if others else str(self.path)
         return {**base, _PRELOAD: names, VARIABLE: f"{self.table} {self.writing}"}
@@ -124,6 +124,7 @@ def _sealed(content: bytes) -> int:
         number = os.memfd_create(name, os.MFD_ALLOW_SEALING | _MFD_NOEXEC_SEAL)
     except OSError:  # before Linux 6.3
         number = os.memfd_create(name, os.MFD_ALLOW_SEALING)
+    os.set_inheritable(number, True)
     os.write(number, content)
     fcntl.fcntl(number, fcntl.F_ADD_SEALS, _SEALS)
     return number
@@ -135,8 +136,6 @@ def _guess(program: Path) -> str:
         return "the program changes its user or group when it starts (setuid)"
     with program.open("rb") as file:
         start = file.read(1 << 16)
-    if start.startswith(b"#!"):
-        return "the program is a script: name the QEMU that it starts in $ARMFERRY_QEMU"
     if start.startswith(b"\x7fELF") and not _names_an_interpreter(start):
         return "the program is linked statically"
     with contextlib.suppress(OSError):

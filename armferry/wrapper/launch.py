@@ -5,6 +5,7 @@ a machine that armferry has levels for is left alone, unless the properties ask 
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -40,6 +41,7 @@ from armferry.wrapper.beside.property_support import (
     remember,
 )
 from armferry.wrapper.beside.service import Service, in_background
+from armferry.wrapper.boundary_setup import Boundary, boundary_of
 from armferry.wrapper.commandline.command_line import (
     CommandLine,
     is_main_channel,
@@ -47,6 +49,7 @@ from armferry.wrapper.commandline.command_line import (
 )
 from armferry.wrapper.commandline.essential_registers import refuse_needed
 from armferry.wrapper.commandline.fdsets import given_sets
+from armferry.wrapper.commandline.host_properties import take_host_properties
 from armferry.wrapper.commandline.monitors import (
     MonitorOption,
     Role,
@@ -64,12 +67,14 @@ from armferry.wrapper.relay.listeners import listening_tcp, listening_unix
 __all__ = ["prepare"]
 
 
-def prepare(program: str, words: list[str]) -> list[str]:
-    """The arguments to run `program` with; the process beside it runs already.
+def prepare(program: str, words: list[str]) -> tuple[list[str], dict[str, str]]:
+    """The arguments and the environment to run `program` with; the process beside it runs already.
 
     Raises ArmferryError for what cannot be honoured.
     """
     name = os.path.basename(program)
+    given = words
+    words, properties = take_host_properties(words, name)
     all_given = parse_properties(words, name)
     plain = strip_properties(words)
     subject = read_command_line(plain)
@@ -82,9 +87,9 @@ def prepare(program: str, words: list[str]) -> list[str]:
             subject.machine, accelerator, site=read_site(SITE_FOLDER), command_line=stated
         )
     except MachineError:
-        if all_given:
+        if all_given or properties:
             raise
-        return words  # no level is known for it: QEMU as it is
+        return given, dict(os.environ)  # no level is known for it: QEMU as it is
     _tell_problems(stated)
     if all_given:
         known = known_properties(Path(program), subject.model, accelerator.value)
@@ -92,9 +97,10 @@ def prepare(program: str, words: list[str]) -> list[str]:
         _refuse_psci(stated, known, accelerator, subject, name)
     else:
         known = frozenset()
-    launch = _Launch(program, subject, accelerator, stated, policy, known)
+    boundary = boundary_of(Path(program), subject, accelerator, policy, stated, properties, known)
+    launch = _Launch(program, subject, accelerator, stated, policy, known, boundary)
     try:
-        return launch.start(plain)
+        return launch.start(plain), boundary.environment
     except BaseException:
         launch.undo()
         raise
@@ -109,7 +115,9 @@ class _Launch:
         stated: Policy,
         policy: Policy,
         known: frozenset[str],
+        boundary: Boundary,
     ) -> None:
+        self._boundary = boundary
         self._program = Path(program)
         self._subject = subject
         self._accelerator = accelerator
@@ -124,11 +132,14 @@ class _Launch:
         """Starts the process beside QEMU; QEMU's new arguments."""
         words = list(words)
         subject = self._subject
-        self._meet(words)
+        preload = self._boundary.preload
+        judged = subject.incoming is not None and not self._boundary.carries
+        hides = bool(self._policy.hidden) and preload is None
+        self._meet(words, relayed=judged or hides)
         endpoints = self._endpoints
-        incoming = self._incoming(words)
+        incoming = self._incoming(words) if judged else None
         pristine = None
-        version = self._stated.psci_version
+        version = self._stated.psci_version if preload is None else None
         comes = subject.incoming or subject.snapshot  # with the version that it has
         if version is not None and "kvm-psci-version" not in self._known and not comes:
             if subject.preconfig:
@@ -147,26 +158,29 @@ class _Launch:
                 shuts_down_on_reboot=subject.shuts_down_on_reboot,
             )
             words += pristine.arguments
-        outgoing = HidingJudge(self._policy_for) if self._policy.hidden else None
+        outgoing = HidingJudge(self._policy_for) if hides else None
         kept = {number for endpoint in endpoints for number in endpoint.descriptors}
         match incoming:
             case (NamedFd(text), _) if (named := number_in(text)) is not None:
                 kept.add(named)
             case (FdAddress(number), _):
                 kept.add(number)
+        if preload is not None:
+            kept.add(preload.reports.fileno())
         for number in kept:
             os.set_inheritable(number, False)
         deferred = subject.incoming == "defer"
         service = Service(
             folder=self._folder,
             endpoints=endpoints,
-            judge=self._judge if subject.incoming is not None else None,
+            judge=self._judge if judged else None,
             outgoing=outgoing,
             incoming=incoming,
             daemonize=subject.daemonize,
             paths=tuple(self._paths),
             prepare=None if pristine is None else pristine.load,
             fdsets=[one for one in given_sets(words) if deferred and _may_carry(one[1])],
+            reports=None if preload is None else preload.reports,
         )
         in_background(
             service.run, lambda number: number in kept or (deferred and _may_carry(number))
@@ -184,8 +198,8 @@ class _Launch:
 
     # -- monitors
 
-    def _meet(self, words: list[str]) -> None:
-        if self._policy.hidden or self._subject.incoming:
+    def _meet(self, words: list[str], *, relayed: bool) -> None:
+        if relayed:
             for text in human_monitors(words):
                 _note(
                     f"{text} stays QEMU's own: a migration that is typed there goes past armferry"
@@ -267,11 +281,14 @@ class _Launch:
     def _fingerprint(self) -> Fingerprint:
         """What this QEMU would accept: asked once for each binary, kernel and machine."""
         words = self._subject.probe_words(self._accelerator.value)
-        key = f"{binary_identity(self._program)} {os.uname().release} {words}"
+        table = self._boundary.packed
+        rules = hashlib.sha256(table).hexdigest() if table else ""
+        key = f"{binary_identity(self._program)} {os.uname().release} {words} {rules}"
         kept = cached("fingerprint", key)
         if kept is not None:
             return parse(kept.encode(), "the cached fingerprint")
-        found = ask_vcpus(self._program, words).fingerprint(self._subject.cpu, self._accelerator)
+        vcpus = ask_vcpus(self._program, words, table)
+        found = vcpus.fingerprint(self._subject.cpu, self._accelerator)
         remember("fingerprint", key, dump(found))
         return found
 

@@ -77,7 +77,7 @@ def _asks(words: "list[str]") -> bool:
     return machine in ("", "none")
 
 
-def _become(program: str, words: "list[str]") -> None:
+def _become(program: str, words: "list[str]", environment: "dict[str, str] | None" = None) -> None:
     # the core of `signal` alone: the rest of that module costs more than all else here
     import _signal  # type: ignore[import-not-found]  # typeshed knows its whole module only
 
@@ -85,7 +85,7 @@ def _become(program: str, words: "list[str]") -> None:
     _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
     _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
     try:
-        os.execv(program, [program, *words])
+        os.execve(program, [program, *words], os.environ if environment is None else environment)
     except OSError as error:
         raise OSError(f"{program}: cannot be run: {error.strerror}") from error
 
@@ -95,11 +95,11 @@ def _wrapped(program: str, words: "list[str]") -> int:
     from armferry.wrapper.launch import prepare
 
     try:
-        new = prepare(program, words)
+        new, environment = prepare(program, words)
     except ArmferryError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    _become(program, new)
+    _become(program, new, environment)
     return 4
 
 

@@ -15,6 +15,7 @@ from armferry.boundary.build import SOURCE, compile_library
 
 DRIVER = Path(__file__).with_name("driver.c")
 LIMIT = 300
+COMMANDS = ("environment", "child", "vm", "vm", "environment", "child")
 
 
 class Build(enum.Enum):
@@ -90,11 +91,12 @@ def plain_driver(drivers: Callable[[Build], Path]) -> Path:
 
 @pytest.fixture
 def start(plain_driver: Path, own_library: Path) -> Callable[[list[Rule], dict[str, str]], Said]:
-    """A function that preloads the driver beside an environment and says what is left of it."""
+    """A function that preloads the driver beside an environment and says what it and its children
+    have of the library, before the first VM and after it."""
 
     def started(rules: list[Rule], before: dict[str, str]) -> Said:
         preload = Preload.of(Table(rules).packed(), own_library)
-        return driven(plain_driver, preload, preload.environment(before), ("environment",))
+        return driven(plain_driver, preload, preload.environment(before), COMMANDS)
 
     return started
 

@@ -50,7 +50,7 @@ def test_without_rules_all_is_as_the_kernel_has_it(drive: Drive) -> None:
         "run 0 1", f"set -1 {EINVAL}", f"get -1 {ENOENT} 0", "get -1 25 0",
     ]  # fmt: skip
     started, refused = said.events
-    assert (started.kind, started.value) == (EventKind.STARTED, 0)
+    assert started.kind is EventKind.STARTED
     assert refused == Event(EventKind.REFUSED, 0, MIDR, 1, 0x413FD0C1, EINVAL)
     assert said.stderr == ""
 
@@ -109,7 +109,8 @@ def test_guest_that_comes_with_another_value_keeps_it(drive: Drive) -> None:
     """The kernel takes no other value once the guest has run, and a reset would end the guest."""
     said = drive([pin(PSCI, 0x10000)], *MACHINE, f"set 100 {PSCI:x} 10001", "init 100 4",
                  f"get 100 {PSCI:x}", f"set 100 {PSCI:x} 10000", "init 100 4",
-                 f"get 100 {PSCI:x}", "create 0 100", "init 100 4", f"get 100 {PSCI:x}")  # fmt: skip
+                 f"get 100 {PSCI:x}", "create 0 100", "init 100 4",
+                 f"get 100 {PSCI:x}")  # fmt: skip
     # this kernel forgets at every initialisation: 10003 shows that nothing was set
     assert said.answers[2:] == [
         "set 0 0", "init 0 0", "get 0 0 10003", "set 0 0", "init 0 0", "get 0 0 10000",
@@ -316,15 +317,22 @@ def _started(
 
 
 def test_children_of_qemu_know_nothing_of_it(
-    start: Callable[[list[Rule], dict[str, str]], Any],
+    start: Callable[[list[Rule], dict[str, str]], Any], own_library: Path
 ) -> None:
     befores: tuple[tuple[dict[str, str], str], ...] = (
-        ({}, "-"),
-        ({"LD_PRELOAD": "libc.so.6"}, "libc.so.6"),
+        ({"PATH": os.defpath}, "-"),
+        ({"PATH": os.defpath, "LD_PRELOAD": "libc.so.6"}, "libc.so.6"),
     )
     for before, left in befores:
-        said = start([], before)
-        assert said.answers == [f"environment {left} -"]
+        said = start([hide(MIDR)], before)
+        names = str(own_library) if left == "-" else f"{own_library}:{left}"
+        first, variables, descriptors, *rest = said.answers
+        assert first.startswith(f"environment {names} ")
+        # a launcher passes all of it on
+        assert (variables, descriptors) == ("2", "2")
+        assert rest == ["vm 4", "vm 4", f"environment {left} -", "0", "0"]
+        (met,) = of(said.events, EventKind.MET)
+        assert met.value == 1
 
 
 def test_it_does_nothing_unless_it_is_asked_to(plain_driver: Path, own_library: Path) -> None:

@@ -55,7 +55,7 @@ def test_bytes_that_are_no_event_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("events", "lines"),
     [
-        ([Event(EventKind.STARTED, -1, 0, 3, 1)], []),
+        ([Event(EventKind.STARTED, -1), Event(EventKind.MET, -1, 0, 3, 1)], []),
         (
             [Event(EventKind.HIDDEN, n, i) for n in (0, 1, 2, 5) for i in (TCR2, PIR)],
             ["hidden from vCPU 0-2, 5: TCR2_EL1, PIR_EL1"],

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from armferry.boundary import Preload, library
 from armferry.hosts.files.locked import FileWindow
 from armferry.hosts.fingerprints.fingerprint import Fingerprint, Provenance
 from armferry.hosts.fingerprints.from_stream import fingerprint_of_stream
@@ -64,10 +65,14 @@ class Monitor:
 class PausedQemu:
     """A QEMU started with `words` and paused; a context manager that ends it.
 
+    With a `table`, packed, it runs under those rules at the KVM boundary.
+
     Raises SetUpFault, with QEMU's own words, when it does not start.
     """
 
-    def __init__(self, program: Path, words: Sequence[str]) -> None:
+    def __init__(self, program: Path, words: Sequence[str], table: bytes = b"") -> None:
+        path = library() if table else None
+        preload = None if path is None else Preload.of(table, path)
         ours, theirs = socket.socketpair()
         command = [str(program), *words, "-S", "-nodefaults", "-no-user-config", "-display", "none"]
         command += ["-chardev", f"socket,id=ask,fd={theirs.fileno()}"]
@@ -81,12 +86,20 @@ class PausedQemu:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=self._stderr,
-                    pass_fds=(theirs.fileno(),),
+                    env=None if preload is None else preload.environment(os.environ),
+                    pass_fds=(
+                        theirs.fileno(),
+                        *(() if preload is None else (preload.table, preload.writing)),
+                    ),
                 )
             except OSError as error:
                 ours.close()
                 self._stderr.close()
                 raise SetUpFault(f"{program}: cannot be run: {error.strerror}") from error
+            finally:
+                if preload is not None:
+                    preload.close_for_qemu()
+                    preload.reports.close()
         try:
             self.monitor = Monitor(ours)
         except SetUpFault as error:
@@ -154,11 +167,14 @@ class Vcpus:
         return replace(fingerprint_of_stream(self.saved), provenance=about, at_reset=True)
 
 
-def ask_vcpus(program: Path, words: Sequence[str]) -> Vcpus:
-    """The vCPUs of the machine that `words` describe. Raises SetUpFault or StreamError."""
+def ask_vcpus(program: Path, words: Sequence[str], table: bytes = b"") -> Vcpus:
+    """The vCPUs of the machine that `words` describe, under the rules of `table`.
+
+    Raises SetUpFault or StreamError.
+    """
     with tempfile.TemporaryDirectory(prefix="armferry-probe-") as folder:
         path = Path(folder) / "state"
-        with PausedQemu(program, words) as qemu:
+        with PausedQemu(program, words, table) as qemu:
             said = qemu.monitor.execute("query-version")
             qemu.monitor.execute("migrate-set-parameters", {"max-bandwidth": 8 << 30})
             qemu.save(path)

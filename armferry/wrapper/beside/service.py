@@ -9,6 +9,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Collection, Sequence
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from armferry.errors import ArmferryError
 from armferry.gateway import Judge
+from armferry.wrapper.beside.boundary_reports import BoundaryReports
 from armferry.wrapper.beside.outgoing_judge import HidingJudge
 from armferry.wrapper.beside.process_end import Life, ready
 from armferry.wrapper.beside.transfers import PendingJudge, Transfers
@@ -39,7 +41,8 @@ class Service:
     `judge` makes the judge of what comes, None where nothing can; `incoming` is the address of
     `-incoming` and the private path QEMU listens on instead; `prepare` is done before any monitor
     is served, with a function that tells whether QEMU lives. `paths` are removed at the end.
-    `fdsets` are (set, descriptor) of the command line.
+    `fdsets` are (set, descriptor) of the command line. `reports` is where the library at the KVM
+    boundary reports to, None where it is not used.
     """
 
     folder: Path
@@ -51,6 +54,7 @@ class Service:
     paths: Sequence[str] = ()
     prepare: Callable[[Callable[[], bool]], None] | None = None
     fdsets: Sequence[tuple[int, int]] = ()
+    reports: socket.socket | None = None
 
     def run(self, life: int, parent: int) -> None:
         """Until QEMU has gone and what it still had to send is sent."""
@@ -63,7 +67,12 @@ class Service:
             notify=_notify,
             fdsets=FdSets(self.fdsets),
         )
+        boundary = None
+        if self.reports is not None:
+            boundary = BoundaryReports(self.reports, parent, _notify)
         try:
+            if boundary is not None:
+                boundary.start()
             if self.incoming is not None:
                 transfers.listen(*self.incoming)
             if self.daemonize:
@@ -75,6 +84,8 @@ class Service:
             alive.wait()
             for endpoint in self.endpoints:
                 endpoint.finish(_LAST_WORDS)
+            if boundary is not None:
+                boundary.finish(_LAST_WORDS)
             transfers.finish(_LAST_MOVES)
         except ArmferryError as error:
             _notify(str(error))

@@ -11,8 +11,7 @@ byte. SYSREG names are those of QEMU's proposed host model; here they work on an
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from armferry.registers import Field, fields_of, name, parse_register
-from armferry.registers.parse import RegisterTextError
+from armferry.registers import Field, RegisterTextError, describe, name, parse_register
 from armferry.wrapper.commandline.options import Option, keyed, options_of, segments
 from armferry.wrapper.errors import ArgumentFault
 
@@ -50,6 +49,16 @@ class HostProperties:
 
     def __bool__(self) -> bool:
         return self != HostProperties()
+
+    @property
+    def first(self) -> str:
+        """The name of one that was given, for messages."""
+        if self.born_as is not None:
+            return AS
+        if self.fields:
+            one = self.fields[0]
+            return f"{SYSREG}{name(one.index)}_{one.field.name}"
+        return CARRY
 
 
 def take_host_properties(words: Iterable[str], program: str) -> tuple[list[str], HostProperties]:
@@ -130,7 +139,7 @@ def _sysreg(key: str, text: str) -> SysregField:
             index = parse_register(register)
         except RegisterTextError:
             continue
-        known = {one.name.casefold(): one for one in fields_of(name(index))}
+        known = {one.name.casefold(): one for one in describe(index).fields}
         if field.casefold() not in known:
             listed = ", ".join(one.name for one in known.values()) or "none"
             raise ValueError(f"{key}: {register} has no field {field!r}; it has {listed}")
