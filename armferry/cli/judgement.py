@@ -12,8 +12,8 @@ from armferry.cli.trace import tracing
 from armferry.decide import (
     Answer,
     Effect,
-    Outcome,
     RegisterClass,
+    RegisterOutcome,
     Risk,
     Verdict,
     judge,
@@ -212,16 +212,16 @@ def show(judgement: Judgement) -> None:
     render.line(_summary(verdict), _role(verdict))
 
 
-def _grouped(verdict: Verdict) -> list[tuple[Outcome, list[int]]]:
+def _grouped(verdict: Verdict) -> list[tuple[RegisterOutcome, list[int]]]:
     """Outcomes that are the same on several vCPUs once, with their vCPUs.
 
     What refuses the load comes first, what a rule decided next, what merely stays last.
     """
-    groups: dict[Outcome, list[int]] = {}
+    groups: dict[RegisterOutcome, list[int]] = {}
     for event in verdict.events:
         groups.setdefault(event.outcome, []).append(event.vcpu)
 
-    def order(group: tuple[Outcome, list[int]]) -> tuple[bool, bool, int, list[int]]:
+    def order(group: tuple[RegisterOutcome, list[int]]) -> tuple[bool, bool, int, list[int]]:
         outcome, vcpus = group
         stays = outcome.register_class is RegisterClass.ONLY_DESTINATION
         return not outcome.refused, stays, outcome.index, vcpus
@@ -229,7 +229,7 @@ def _grouped(verdict: Verdict) -> list[tuple[Outcome, list[int]]]:
     return sorted(groups.items(), key=order)
 
 
-def _row(outcome: Outcome, vcpus: list[int]) -> tuple[Cell, ...]:
+def _row(outcome: RegisterOutcome, vcpus: list[int]) -> tuple[Cell, ...]:
     role = "bad" if outcome.refused else words.risk_role(outcome.risk)
     return (
         Cell(outcome.name, role),

@@ -68,7 +68,7 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
         metavar="RISK",
         action="append",
         default=[],
-        help="a register, guest-visible or lossy",
+        help="a register, guest-visible, lossy or breaks",
     )
     group.add_argument(
         "--machine",

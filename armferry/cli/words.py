@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
 __all__ = ["end", "fields", "guest", "image", "risk_role", "source_of", "value", "vcpus"]
 
-_ROLES = {"none": "good", "lossless": "good", "guest-visible": "warn", "lossy": "bad"}
+_ROLES = {
+    "none": "good",
+    "lossless": "good",
+    "guest-visible": "warn",
+    "lossy": "bad",
+    "breaks": "bad",
+}
 
 
 def value(number: int | None) -> str:

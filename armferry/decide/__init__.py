@@ -4,26 +4,26 @@ from armferry.decide.layout import Effect, SectionDifference, compare_sections
 from armferry.decide.merge import decide
 from armferry.decide.model import (
     Decision,
-    Outcome,
     RegisterClass,
-    Risk,
+    RegisterOutcome,
 )
 from armferry.decide.plan import Plan, PlanEntry, make_plan
 from armferry.decide.plan_text import plan_compat, plan_globals, plan_prose, plan_toml
 from armferry.decide.report import trace_line, verdict_document
+from armferry.decide.risk_level import Risk
 from armferry.decide.stock import MessageClass, StockVerdict, stock_verdict
-from armferry.decide.values import differences
 from armferry.decide.verdict import Answer, TraceEvent, Verdict, judge
+from armferry.decide.words import differences
 
 __all__ = [
     "Answer",
     "Decision",
     "Effect",
     "MessageClass",
-    "Outcome",
     "Plan",
     "PlanEntry",
     "RegisterClass",
+    "RegisterOutcome",
     "Risk",
     "SectionDifference",
     "StockVerdict",

@@ -3,7 +3,7 @@
 import enum
 from dataclasses import dataclass
 
-from armferry.decide.model import Risk
+from armferry.decide.risk_level import Risk
 
 __all__ = ["Circumstance", "CircumstanceKind", "Weight"]
 

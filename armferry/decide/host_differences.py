@@ -8,7 +8,7 @@ not known of one of the two hosts is said to be unknown.
 from collections.abc import Iterator
 
 from armferry.decide.circumstance import Circumstance, CircumstanceKind, Weight
-from armferry.decide.model import Risk
+from armferry.decide.risk_level import Risk
 from armferry.ends import UNKNOWN, Move
 from armferry.policy import AcceptedRisk
 from armferry.registers import Accelerator

@@ -2,16 +2,17 @@
 
 Knows what QEMU was measured to refuse (a device, an instance or a newer version that it does not
 have; a subsection that it does not know) and to let pass (a device or a subsection that does not
-come). What is the CPU's own is mended: a subsection that the destination does not know is left out
-while nothing of the guest is in it, and a destination that believes the features word that comes
-is sent its own. Anything else is named and refused, or, where nobody can tell, said.
+come). What is the CPU's own is rewritten: a subsection that the destination does not know is left
+out while nothing of the guest is in it, and a destination that takes the features word from the
+stream is sent its own. Anything else is named and refused, or, where it is not known, said.
 """
 
 import enum
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from armferry.decide.model import Risk
+from armferry.decide.consent import accepts_subsection
+from armferry.decide.risk_level import Risk
 from armferry.ends import Move
 from armferry.facts import QemuRules, is_reset_content, qemu_rules
 from armferry.policy import AcceptedRisk
@@ -19,7 +20,6 @@ from armferry.stream.description import DeviceLayout, StructLayout
 
 __all__ = [
     "FEATURES",
-    "UNNAMED",
     "Effect",
     "SectionDifference",
     "brings_own_word",
@@ -29,10 +29,7 @@ __all__ = [
 ]
 
 FEATURES = "env.features"
-"""The field of the cpu section that QEMU 5.2 loads as it comes; newer ones send 0 in its place."""
-
-UNNAMED = "; not left out unless you name it"
-"""What a refusal says and the reason of the rule that lifts it does not."""
+"""The field of the cpu section that QEMU 5.2 takes from the stream; newer ones send 0 there."""
 
 _CPU = "cpu"
 _PER_VCPU = (_CPU, "cpu_common")
@@ -60,8 +57,9 @@ class Effect(enum.StrEnum):
 class SectionDifference:
     """One difference: in which section, what, and why it matters.
 
-    `subject` is a subsection, `FEATURES`, or the device itself. `risk` is what the mend costs the
-    guest; NONE where nothing is mended.
+    `subject` is a subsection, `FEATURES`, or the device itself. `risk` is what the rewriting costs
+    the guest, NONE where nothing is rewritten; `what` the difference in words; `asks` the option
+    that allows it, empty where none does.
     """
 
     device: str
@@ -69,7 +67,14 @@ class SectionDifference:
     subject: str
     effect: Effect
     risk: Risk
-    why: str
+    what: str
+    asks: str = ""
+
+    @property
+    def why(self) -> str:
+        """What it is, and what the user has to say first where it was refused."""
+        asks = f"; not left out unless you name it ({self.asks})" if self.asks else ""
+        return f"{self.what}{asks}"
 
     def __str__(self) -> str:
         what = "" if self.subject == self.device else f", {self.subject}"
@@ -255,17 +260,24 @@ class _Comparison:
         holds = (
             "what it holds is not known" if content is None else f"it holds {content[:16].hex()}"
         )
-        if name in self._accepted.subsections or self._accepted.lossy:
-            why = f"{unknown}; left out: {holds}, which is lost"
-            return self._finding(device, name, Effect.REWRITTEN, Risk.LOSSY, why)
-        why = f"{unknown} and {holds}{UNNAMED} (--accept-risk {name})"
-        return self._finding(device, name, Effect.REFUSED, Risk.LOSSY, why)
+        if accepts_subsection(self._accepted, name):
+            what = f"{unknown}; left out: {holds}, which is lost"
+            return self._finding(device, name, Effect.REWRITTEN, Risk.LOSSY, what)
+        return SectionDifference(
+            device.name,
+            device.instance,
+            name,
+            Effect.REFUSED,
+            Risk.LOSSY,
+            f"{unknown} and {holds}",
+            f"--accept-risk {name}",
+        )
 
     def _features(self, device: DeviceLayout) -> Iterator[SectionDifference]:
         own = self._destination.features
         if own is None:
             why = (
-                "the destination believes the word that comes, and its own is not known; make its "
+                "this QEMU takes env.features from the stream, and its own is not known; make its "
                 "fingerprint again"
             )
             yield self._finding(device, FEATURES, Effect.REFUSED, Risk.NONE, why)
@@ -273,7 +285,10 @@ class _Comparison:
             brings_own_word(self._move, device.instance)
             or any(field.name == FEATURES for field in device.state.fields)
         ):
-            why = f"the destination believes the word that comes; its own is sent, {own:#x}"
+            why = (
+                "this QEMU takes env.features from the stream; the destination's value "
+                f"{own:#x} is sent"
+            )
             yield self._finding(device, FEATURES, Effect.REWRITTEN, Risk.LOSSLESS, why)
 
     def _finding(

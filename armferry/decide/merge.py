@@ -2,26 +2,43 @@
 
 Rules that hold here: no I/O; one linear merge of two ascending lists, both drained to their
 ends; each register ends in exactly one class; nothing stops at the first refusal, and one
-refused register refuses the load whatever comes after it.
+refused register refuses the load whatever comes after it. What an outcome costs the guest is for
+`risk`, whether it may be done unasked for `consent`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from armferry.decide.model import (
-    Decision,
-    Outcome,
-    RegisterClass,
-    Risk,
+from armferry.decide.causes import (
+    Arrives,
+    Cause,
+    Condition,
+    Declared,
+    Dropped,
+    Evidence,
+    Harm,
+    HeldReset,
+    Hidden,
+    LeftByGuest,
+    Matched,
+    NeverRan,
+    NotOffered,
+    OneEndOnly,
+    OnlyThere,
+    Permission,
+    RenamedTo,
+    ResetByRule,
+    StockIgnores,
+    TooWide,
+    ValueChanged,
+    ValueRefused,
 )
-from armferry.decide.reset import read_only, reset_evidence
-from armferry.decide.values import (
-    ValueRule,
-    differences,
-    names_register,
-    refusal,
-    tolerated_values,
-)
-from armferry.ends import Destination, SourceFacts
+from armferry.decide.consent import accepts
+from armferry.decide.model import Decision, RegisterClass, RegisterOutcome
+from armferry.decide.reset import reset_evidence
+from armferry.decide.risk import assess
+from armferry.decide.risk_level import Risk
+from armferry.decide.values import ValueRule, names_register, refusal, tolerated_values
+from armferry.ends import UNKNOWN, Destination, NotKnown, SourceFacts
 from armferry.facts import tcg_ignores_writes
 from armferry.policy import (
     NotOnBothEnds,
@@ -30,25 +47,12 @@ from armferry.policy import (
     Origin,
     Policy,
     Rekey,
-    Source,
 )
-from armferry.registers import (
-    Accelerator,
-    accelerator_of,
-    describe,
-    explain_value,
-    kind,
-    name,
-)
+from armferry.registers import Accelerator, accelerator_of, describe, name
 
-__all__ = ["UNNAMED", "UNRULED", "decide"]
-
-UNRULED = " and no rule allows dropping it"
-UNNAMED = "; not done unless you name it"
-"""What a refusal says and the reason of the rule that lifts it does not."""
+__all__ = ["decide"]
 
 _NO_FACTS = SourceFacts()
-_USER = (Source.SITE, Source.FILE, Source.COMMAND_LINE)
 
 
 def decide(
@@ -56,9 +60,15 @@ def decide(
     destination: Destination,
     policy: Policy,
     facts: SourceFacts = _NO_FACTS,
+    *,
+    stock_loads: bool = False,
 ) -> Decision:
-    """What the load of `incoming` on `destination` does under `policy`, register by register."""
-    return _Merge(incoming, destination, policy, facts).run()
+    """What the load of `incoming` on `destination` does under `policy`, register by register.
+
+    `stock_loads` says that the destination's QEMU loads the guest by itself: what it leaves out
+    is then no reason to refuse, unless the guest would lose something.
+    """
+    return _Merge(incoming, destination, policy, facts, stock_loads=stock_loads).run()
 
 
 class _Merge:
@@ -68,11 +78,15 @@ class _Merge:
         destination: Destination,
         policy: Policy,
         facts: SourceFacts,
+        *,
+        stock_loads: bool,
     ) -> None:
         self._incoming = incoming
         self._destination = destination
         self._policy = policy
         self._facts = facts
+        self._stock_loads = stock_loads
+        self._kvm = destination.accelerator is Accelerator.KVM
         self._source_accelerator = accelerator_of(incoming)
         self._rekeyed = self._rekeys()  # new index -> (old index, origins)
         self._new_index = {old: (new, origins) for new, (old, origins) in self._rekeyed.items()}
@@ -80,7 +94,7 @@ class _Merge:
     def run(self) -> Decision:
         own = self._destination.registers
         left, right = sorted(self._incoming), sorted(own)
-        outcomes: list[Outcome] = []
+        outcomes: list[RegisterOutcome] = []
         at = to = 0
         while at < len(left) or to < len(right):
             if to == len(right) or (at < len(left) and left[at] < right[to]):
@@ -97,95 +111,59 @@ class _Merge:
 
     # -- one register
 
-    def _only_incoming(self, index: int) -> Outcome:
+    def _only_incoming(self, index: int) -> RegisterOutcome:
         value = self._incoming[index]
         if index in self._policy.hidden:
-            return self._dropped(
-                index, RegisterClass.HIDDEN, "hidden from the VM", self._policy.hidden[index]
-            )
+            return self._hidden(index)
         new = self._new_index.get(index)
         if new is not None:
             target, origins = new
             return self._outcome(
                 index,
                 RegisterClass.TOLERATED_ONLY_INCOMING,
-                value,
-                None,
                 None,
                 Risk.LOSSLESS,
-                f"sent as {self._name(target)}, its name on the destination",
+                RenamedTo(self._name(target)),
                 origins,
             )
         allowed = _first_accepted(self._permissions(index))
         if allowed is not None:
             return allowed
-        evidence = self._evidence(index)
-        risk = self._drop_risk(index, evidence)
-        if evidence and risk is Risk.LOSSLESS:
-            state = evidence
-        elif read_only(index):
-            state = self._then_reads(index)
-        else:
-            state = f"the guest's value is {value:#x}"
-        return self._outcome(
-            index,
-            RegisterClass.ONLY_INCOMING,
-            value,
-            None,
-            None,
-            risk,
-            f"the destination does not know it{UNRULED}; {state}",
-        )
+        found = assess(index, value, None, self._evidence(index))
+        if self._stock_loads and found.risk <= Risk.LOSSLESS:
+            return self._dropped(index, StockIgnores(), ())
+        cause = Dropped(None, found.harm)
+        return self._outcome(index, RegisterClass.ONLY_INCOMING, None, found.risk, cause)
 
-    def _permissions(self, index: int) -> Iterator[Outcome]:
+    def _permissions(self, index: int) -> Iterator[RegisterOutcome]:
         """What each rule that lets a register be missing makes of it, in their order."""
         value = self._incoming[index]
-        group = RegisterClass.TOLERATED_ONLY_INCOMING
         if index in self._policy.safe_missing:
-            origins = self._policy.safe_missing[index]
-            yield self._dropped(index, group, "declared safe to be missing", origins)
+            yield self._dropped(index, Declared(), self._policy.safe_missing[index])
         for placed in self._policy.tolerances_for(index):
+            evidence: Evidence | None = self._evidence(index)
+            permission: Permission
             match placed.tolerance:
                 case NotOnBothEnds():
-                    words = "may exist on one end only"
+                    permission = OneEndOnly()
                 case OnlySourceIf(mask=mask, expected=expected) if value & mask == expected:
-                    words = f"may be dropped while value & {mask:#x} is {expected:#x}"
-                case OnlySourceIfReset(reset=reset) if value in reset or self._evidence(index):
-                    words = "may be dropped while it holds its reset value"
+                    permission = Condition(mask, expected)
+                case OnlySourceIfReset(reset=reset) if value in reset:
+                    permission, evidence = HeldReset(), ResetByRule()
+                case OnlySourceIfReset() if evidence:
+                    permission = HeldReset()
                 case _:
                     continue
-            known = isinstance(placed.tolerance, OnlySourceIfReset) and (
-                value in placed.tolerance.reset
-            )
-            yield self._dropped(
-                index,
-                group,
-                words,
-                placed.origins,
-                known=known,
-                named=names_register(placed.tolerance),
-            )
+            named = names_register(placed.tolerance)
+            yield self._dropped(index, permission, placed.origins, evidence, named=named)
 
-    def _only_destination(self, index: int) -> Outcome:
+    def _only_destination(self, index: int) -> RegisterOutcome:
         own = self._destination.registers[index]
         arriving = self._rekeyed.get(index)
         if arriving is not None:
-            value = self._incoming[arriving[0]]
-            refused = refusal(index, value, self._destination)
-            words = f"comes as {self._name(arriving[0])}, its name on the source"
-            if refused is not None:
-                words += f"; {refused}: {differences(index, value, own)}"
-            return self._outcome(
-                index,
-                RegisterClass.VALUE_TOLERATED if refused is None else RegisterClass.VALUE_REFUSED,
-                None,
-                own,
-                value if refused is None else None,
-                Risk.LOSSLESS if refused is None else Risk.GUEST_VISIBLE,
-                words,
-                arriving[1],
-            )
-        origins: tuple[Origin, ...] = ()
+            old, origins = arriving
+            return self._arriving(index, self._incoming[old], self._name(old), origins)
+        origins = ()
         group, named = RegisterClass.ONLY_DESTINATION, True
         if index in self._policy.hidden:
             group, origins = RegisterClass.HIDDEN, self._policy.hidden[index]
@@ -194,208 +172,204 @@ class _Merge:
                 if isinstance(placed.tolerance, NotOnBothEnds):
                     group = RegisterClass.TOLERATED_ONLY_DESTINATION
                     origins, named = placed.origins, names_register(placed.tolerance)
-        sent = self._own_value(index)
-        if not sent or self._destination.at_reset or tcg_ignores_writes(index):
-            return self._outcome(
-                index, group, None, own, sent, Risk.LOSSLESS, self._keeps(), origins
-            )
-        risk, words = Risk.GUEST_VISIBLE, f"{sent:#x} is what another guest left there"
-        allowed = self._allowed(index, risk, origins, named)
-        if not allowed:
-            group, sent, words = RegisterClass.VALUE_REFUSED, None, words + self._asks(index, risk)
-        words = f"the source does not have it; {words}"
-        return self._outcome(index, group, None, own, sent, risk, words, origins)
+        if self._kvm:
+            return self._outcome(index, group, None, Risk.LOSSLESS, OnlyThere(sent=False), origins)
+        recorded = not self._destination.at_reset
+        if not recorded or tcg_ignores_writes(index):
+            cause = OnlyThere(sent=True, recorded=recorded)
+            return self._outcome(index, group, own, Risk.LOSSLESS, cause, origins)
+        risk = Risk.GUEST_VISIBLE
+        if self._accepts(index, risk, origins, named=named):
+            return self._outcome(index, group, own, risk, LeftByGuest(own), origins)
+        refused = LeftByGuest(own, asks=risk)
+        return self._outcome(index, RegisterClass.VALUE_REFUSED, None, risk, refused, origins)
 
-    def _on_both(self, index: int) -> Outcome:
+    def _on_both(self, index: int) -> RegisterOutcome:
         value = self._incoming[index]
-        own = self._destination.registers[index]
         if index in self._policy.hidden:
-            return self._dropped(
-                index, RegisterClass.HIDDEN, "hidden from the VM", self._policy.hidden[index]
-            )
+            return self._hidden(index)
         pinned = self._pinned(index, value)
         if pinned is not None:
             return pinned
         refused = refusal(index, value, self._destination)
         if refused is None:
-            return self._outcome(index, RegisterClass.MATCHED, value, own, value, Risk.NONE, "")
-        rules = tolerated_values(index, value, self._destination, self._policy)
-        allowed = _first_accepted(self._changed(index, rule) for rule in rules)
-        if allowed is not None:
-            return allowed
-        return self._outcome(
-            index,
-            RegisterClass.VALUE_REFUSED,
-            value,
-            own,
-            None,
-            self._value_risk(index),
-            f"{refused}: {differences(index, value, own)}",
+            return self._outcome(index, RegisterClass.MATCHED, value, Risk.NONE, Matched())
+        return self._other_value(index, value) or self._value_refused(
+            index, value, ValueRefused(refused, value, self._own(index), self._harm(index, value))
         )
 
-    def _pinned(self, index: int, value: int) -> Outcome | None:
+    def _arriving(
+        self, index: int, value: int, renamed: str, origins: tuple[Origin, ...]
+    ) -> RegisterOutcome:
+        """A register that comes under another index; then it is compared as any other."""
+        own = self._own(index)
+        refused = refusal(index, value, self._destination)
+        if value >> 8 * describe(index).size:
+            refused = TooWide()
+        if refused is None:
+            cause = Arrives(renamed)
+            return self._outcome(
+                index, RegisterClass.VALUE_TOLERATED, value, Risk.LOSSLESS, cause, origins
+            )
+        stated = ValueRefused(refused, value, own, self._harm(index, value), renamed)
+        if isinstance(refused, TooWide):
+            return self._value_refused(index, value, stated, origins)
+        changed = self._other_value(index, value, renamed)
+        return changed or self._value_refused(index, value, stated, origins)
+
+    def _other_value(self, index: int, value: int, renamed: str = "") -> RegisterOutcome | None:
+        """Another value is sent, by the first rule that may; None where no rule fits."""
+        rules = tolerated_values(index, value, self._destination, self._policy)
+        return _first_accepted(self._changed(index, value, rule, renamed) for rule in rules)
+
+    def _value_refused(
+        self,
+        index: int,
+        value: int,
+        cause: ValueRefused,
+        origins: tuple[Origin, ...] = (),
+    ) -> RegisterOutcome:
+        risk = assess(index, value, cause.own, self._never_ran()).risk
+        return self._outcome(index, RegisterClass.VALUE_REFUSED, None, risk, cause, origins)
+
+    def _pinned(self, index: int, value: int) -> RegisterOutcome | None:
         """The outcome of a firmware version that kvm-psci-version pins, None for any other."""
-        if self._policy.psci_version is None or describe(index).name != "PSCI_VERSION":
+        version = self._policy.psci_version
+        if version is None or describe(index).name != "PSCI_VERSION":
             return None
-        pinned = self._policy.psci_version.value
-        own = self._destination.registers[index]
-        if pinned == value and value <= own:
+        own = self._own(index)
+        if version.value == value and value <= own:
             return None
-        rule = next(tolerated_values(index, value, self._destination, self._policy), None)
-        if pinned > own or rule is None:
+        if version.value > own:
             return self._outcome(
                 index,
                 RegisterClass.VALUE_REFUSED,
-                value,
-                own,
                 None,
                 Risk.GUEST_VISIBLE,
-                f"kvm-psci-version pins PSCI {self._policy.psci_version}, which the "
-                f"destination does not offer: {differences(index, pinned, own)}",
+                NotOffered(version, own),
                 self._policy.psci_origins,
             )
-        return self._changed(index, rule)
+        # no other rule says a value where a version is pinned
+        rule = next(tolerated_values(index, value, self._destination, self._policy))
+        return self._changed(index, value, rule)
 
     # -- what is common to several classes
 
     def _name(self, index: int) -> str:
         return name(index, self._source_accelerator)
 
+    def _own(self, index: int) -> int:
+        return self._destination.registers[index]
+
     def _outcome(
         self,
         index: int,
         group: RegisterClass,
-        source: int | None,
-        destination: int | None,
         outgoing: int | None,
         risk: Risk,
-        why: str,
+        cause: Cause,
         origins: tuple[Origin, ...] = (),
-    ) -> Outcome:
-        return Outcome(
-            index, self._name(index), group, source, destination, outgoing, risk, why, origins
+    ) -> RegisterOutcome:
+        return RegisterOutcome(
+            index,
+            self._name(index),
+            group,
+            self._incoming.get(index),
+            self._destination.registers.get(index),
+            outgoing,
+            risk,
+            cause,
+            origins,
         )
 
-    def _changed(self, index: int, rule: ValueRule) -> Outcome:
+    def _changed(
+        self, index: int, value: int, rule: ValueRule, renamed: str = ""
+    ) -> RegisterOutcome:
         """Another value is sent, by a rule, if its risk is allowed."""
-        value = self._incoming[index]
-        own = self._destination.registers[index]
-        risk = self._value_risk(index)
-        allowed = self._allowed(index, risk, rule.origins, rule.named)
-        change = differences(index, value, rule.value)
+        found = assess(index, value, rule.value, self._never_ran())
+        allowed = self._accepts(index, found.risk, rule.origins, named=rule.named)
         return self._outcome(
             index,
             RegisterClass.VALUE_TOLERATED if allowed else RegisterClass.VALUE_REFUSED,
-            value,
-            own,
             rule.value if allowed else None,
-            risk,
-            f"{rule.why}: {change}" + ("" if allowed else self._asks(index, risk)),
+            found.risk,
+            ValueChanged(
+                rule.rule, value, rule.value, found.harm, renamed, None if allowed else found.risk
+            ),
             rule.origins,
         )
+
+    def _hidden(self, index: int) -> RegisterOutcome:
+        return self._dropped(index, Hidden(), self._policy.hidden[index])
 
     def _dropped(
         self,
         index: int,
-        group: RegisterClass,
-        words: str,
+        permission: Permission,
         origins: tuple[Origin, ...],
+        evidence: Evidence | None = None,
         *,
-        known: bool = False,
         named: bool = True,
-    ) -> Outcome:
+    ) -> RegisterOutcome:
         """The source's value does not travel, by a rule, if its risk is allowed."""
-        value = self._incoming[index]
-        own = self._destination.registers.get(index)
-        evidence = "its value is a reset value by the rule" if known else self._evidence(index)
-        if evidence is None and own == value:
-            evidence = "the destination holds the same value"
-        risk = Risk.LOSSLESS if own == value else self._drop_risk(index, evidence)
-        if risk is Risk.LOSSLESS:
-            cost = f"{evidence}, so nothing is lost"
-        elif read_only(index):
-            cost = self._then_reads(index)
-        else:
-            cost = f"its value {value:#x} is lost"
-        allowed = self._allowed(index, risk, origins, named)
-        if not allowed:
-            group = RegisterClass.ONLY_INCOMING if own is None else RegisterClass.VALUE_REFUSED
-            cost += self._asks(index, risk)
+        there = index in self._destination.registers
+        found = assess(
+            index,
+            self._incoming[index],
+            self._reads_later(index),
+            evidence or self._evidence(index),
+        )
+        if self._accepts(index, found.risk, origins, named=named):
+            hidden = isinstance(permission, Hidden)
+            return self._outcome(
+                index,
+                RegisterClass.HIDDEN if hidden else RegisterClass.TOLERATED_ONLY_INCOMING,
+                self._own(index) if there and not self._kvm else None,
+                found.risk,
+                Dropped(permission, found.harm),
+                origins,
+            )
         return self._outcome(
             index,
-            group,
-            value,
-            own,
-            self._own_value(index) if allowed and own is not None else None,
-            risk,
-            f"{words}; {cost}",
+            RegisterClass.VALUE_REFUSED if there else RegisterClass.ONLY_INCOMING,
+            None,
+            found.risk,
+            Dropped(permission, found.harm, asks=found.risk),
             origins,
         )
 
-    def _evidence(self, index: int) -> str | None:
+    def _reads_later(self, index: int) -> int | NotKnown | None:
+        """What the guest reads once its own value did not travel; None without the register.
+
+        Under KVM nothing is sent, so that it is the destination's reset value: a list that was
+        taken from a guest that ran does not tell it. Under TCG a register that is left out would
+        be loaded from a slot that QEMU (up to 10.x) never filled, so the destination's is sent.
+        """
+        own = self._destination.registers.get(index)
+        if own is not None and self._kvm and not self._destination.at_reset:
+            return UNKNOWN
+        return own
+
+    def _evidence(self, index: int) -> Evidence | None:
         return reset_evidence(
             index,
-            self._incoming[index],
+            self._incoming,
             self._facts,
             self._policy.resets,
             self._source_accelerator,
         )
 
-    def _drop_risk(self, index: int, evidence: str | None) -> Risk:
-        """The risk of leaving a register out; what firmware offers was told, reset or not."""
-        offered = kind(index).is_firmware and self._incoming[index] and not self._facts.fresh
-        if offered:
-            return Risk.GUEST_VISIBLE
-        return Risk.LOSSLESS if evidence else self._value_risk(index)
+    def _never_ran(self) -> Evidence | None:
+        return NeverRan() if self._facts.fresh else None
 
-    def _then_reads(self, index: int) -> str:
-        """What changes for a guest that can only read the register."""
-        own = self._destination.registers.get(index)
-        now, then = (
-            "what nobody listed" if value is None else explain_value(index, value) or f"{value:#x}"
-            for value in (self._incoming[index], own)
-        )
-        return f"the guest reads {now} there now and then {then}"
+    def _harm(self, index: int, value: int) -> Harm:
+        return assess(index, value, self._own(index), self._never_ran()).harm
 
-    def _value_risk(self, index: int) -> Risk:
-        """The risk of giving the guest another value than the one it has."""
-        if self._facts.fresh:
-            return Risk.LOSSLESS
-        return Risk.GUEST_VISIBLE if read_only(index) else Risk.LOSSY
-
-    def _allowed(self, index: int, risk: Risk, origins: tuple[Origin, ...], named: bool) -> bool:
-        if risk <= Risk.LOSSLESS:
-            return True
-        accepted = self._policy.accepted
-        if index in accepted.registers:
-            return True
-        if risk is Risk.GUEST_VISIBLE and (accepted.guest_visible or accepted.lossy):
-            return True
-        if risk is Risk.LOSSY and accepted.lossy:
-            return True
-        return named and any(origin.source in _USER for origin in origins)
-
-    def _asks(self, index: int, risk: Risk) -> str:
-        return f"{UNNAMED} (--accept-risk {self._name(index)} or {risk})"
-
-    def _own_value(self, index: int) -> int | None:
-        """What is sent for a register whose value does not come from the source.
-
-        Under TCG a register that is left out would be loaded from a slot nobody filled (QEMU
-        up to 10.x); under KVM leaving it out lets a running counter run on.
-        """
-        if self._destination.accelerator is Accelerator.KVM:
-            return None
-        return self._destination.registers[index]
-
-    def _keeps(self) -> str:
-        if self._destination.accelerator is Accelerator.KVM:
-            return "the source does not have it; keeps its reset value"
-        what = "its reset value" if self._destination.at_reset else "the value it was recorded with"
-        return f"the source does not have it; sent at {what}"
+    def _accepts(self, index: int, risk: Risk, origins: tuple[Origin, ...], *, named: bool) -> bool:
+        return accepts(self._policy.accepted, index, risk, origins, named=named)
 
     def _rekeys(self) -> dict[int, tuple[int, tuple[Origin, ...]]]:
-        """Each re-keying that applies to these lists."""
+        """Each re-keying that applies to these lists: never over a register that the source has."""
         found: dict[int, tuple[int, tuple[Origin, ...]]] = {}
         for placed in self._policy.tolerances:
             rule = placed.tolerance
@@ -411,7 +385,7 @@ class _Merge:
         return found
 
 
-def _first_accepted(outcomes: Iterable[Outcome]) -> Outcome | None:
+def _first_accepted(outcomes: Iterable[RegisterOutcome]) -> RegisterOutcome | None:
     """The first that is not refused; else the first, which says what is asked of the user."""
     first = None
     for outcome in outcomes:

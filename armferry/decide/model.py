@@ -7,9 +7,12 @@ Knows what can be said of one register and of one vCPU; refuses to know how it i
 import enum
 from dataclasses import dataclass
 
+from armferry.decide.causes import Cause
+from armferry.decide.risk_level import Risk
+from armferry.decide.words import why
 from armferry.policy import Origin
 
-__all__ = ["Decision", "Outcome", "RegisterClass", "Risk"]
+__all__ = ["Decision", "RegisterClass", "RegisterOutcome"]
 
 
 class RegisterClass(enum.StrEnum):
@@ -30,20 +33,8 @@ class RegisterClass(enum.StrEnum):
         return self in (RegisterClass.ONLY_INCOMING, RegisterClass.VALUE_REFUSED)
 
 
-class Risk(enum.IntEnum):
-    """What a move costs the guest, in rising order."""
-
-    NONE = 0
-    LOSSLESS = 1
-    GUEST_VISIBLE = 2
-    LOSSY = 3
-
-    def __str__(self) -> str:
-        return self.name.lower().replace("_", "-")
-
-
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RegisterOutcome:
     """What becomes of one register.
 
     Values are None on the side that lacks the register; `outgoing` is the value sent to the
@@ -57,7 +48,7 @@ class Outcome:
     destination: int | None
     outgoing: int | None
     risk: Risk
-    why: str
+    cause: Cause
     origins: tuple[Origin, ...] = ()
 
     @property
@@ -65,15 +56,20 @@ class Outcome:
         """Whether this register refuses the load."""
         return self.register_class.refused
 
+    @property
+    def why(self) -> str:
+        """The cause in words, empty where it is simply matched."""
+        return why(self.index, self.name, self.cause)
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """The verdict on one vCPU: an outcome for every register of both lists, by index."""
 
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[RegisterOutcome, ...]
 
     @property
-    def refused(self) -> tuple[Outcome, ...]:
+    def refused(self) -> tuple[RegisterOutcome, ...]:
         """The registers that refuse the load; empty when it is accepted."""
         return tuple(outcome for outcome in self.outcomes if outcome.refused)
 
@@ -83,7 +79,7 @@ class Decision:
         return not self.refused
 
     @property
-    def anomalies(self) -> tuple[Outcome, ...]:
+    def anomalies(self) -> tuple[RegisterOutcome, ...]:
         """Every register that is not simply matched."""
         return tuple(
             outcome

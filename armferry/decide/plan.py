@@ -9,13 +9,13 @@ How a plan is written is for `plan_text`.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from armferry.decide import layout
 from armferry.decide.layout import Effect
-from armferry.decide.merge import UNNAMED, UNRULED
-from armferry.decide.model import Outcome, RegisterClass, Risk
+from armferry.decide.model import RegisterClass, RegisterOutcome
 from armferry.decide.reset import read_only
+from armferry.decide.risk_level import Risk
 from armferry.decide.values import fields_fit
 from armferry.decide.verdict import Answer, Verdict, judge
+from armferry.decide.words import reason
 from armferry.ends import Move
 from armferry.policy import (
     AcceptedRisk,
@@ -24,8 +24,8 @@ from armferry.policy import (
     OnlySourceIf,
     OnlySourceIfReset,
     Origin,
+    OriginKind,
     Policy,
-    Source,
     TakeDestination,
     Tolerance,
     TolerancePlaced,
@@ -89,16 +89,16 @@ def make_plan(move: Move, policy: Policy) -> Plan:
     chosen: dict[int, tuple[PlanEntry, Policy]] = {}
     for index, outcomes in _refused(before).items():
         risk = max(outcome.risk for outcome in outcomes)
-        reason = _reason(outcomes, risk)
-        action, rule = _lifting(index, outcomes, policy, reason)
-        chosen[index] = PlanEntry(index, outcomes[0].name, action, risk, reason), rule
+        because = _reason(outcomes, risk)
+        action, rule = _lifting(index, outcomes, policy, because)
+        chosen[index] = PlanEntry(index, outcomes[0].name, action, risk, because), rule
     parts = {
         one.subject: PlanEntry(
             None,
             one.subject,
             _ACCEPT,
             one.risk,
-            f"{one.why.partition(layout.UNNAMED)[0]} (risk {one.risk})",
+            f"{one.what} (risk {one.risk})",
         )
         for one in before.findings
         if one.effect is Effect.REFUSED and one.risk is Risk.LOSSY
@@ -123,9 +123,9 @@ def _united(
     return united
 
 
-def _refused(verdict: Verdict) -> dict[int, list[Outcome]]:
+def _refused(verdict: Verdict) -> dict[int, list[RegisterOutcome]]:
     """Index -> what was refused of it, one for each vCPU that it concerns."""
-    refused: dict[int, list[Outcome]] = {}
+    refused: dict[int, list[RegisterOutcome]] = {}
     for event in verdict.events:
         if event.outcome.refused:
             refused.setdefault(event.outcome.index, []).append(event.outcome)
@@ -133,27 +133,27 @@ def _refused(verdict: Verdict) -> dict[int, list[Outcome]]:
 
 
 def _lifting(
-    index: int, outcomes: Sequence[Outcome], policy: Policy, reason: str
+    index: int, outcomes: Sequence[RegisterOutcome], policy: Policy, because: str
 ) -> tuple[str, Policy]:
     """The narrowest entry that lifts a refusal: its action, and the policy that says it."""
     if index in policy.hidden or all(outcome.source is None for outcome in outcomes):
         # no rule is looked at where a register is hidden or nobody sends it: its risk is accepted
         return _ACCEPT, Policy(accepted=AcceptedRisk(frozenset({index})))
     # named in a file, as it will be once the plan is written: that is what accepts the risk
-    origins = (Origin(Source.FILE, _WHERE, reason),)
+    origins = (Origin(OriginKind.FILE, _WHERE, because),)
     tolerance = _tolerance(index, outcomes)
     if tolerance is None:
         return "safe-missing", Policy(safe_missing={index: origins})
     return format_rule(tolerance), Policy(tolerances=(TolerancePlaced(tolerance, origins),))
 
 
-def _tolerance(index: int, outcomes: Sequence[Outcome]) -> Tolerance | None:
+def _tolerance(index: int, outcomes: Sequence[RegisterOutcome]) -> Tolerance | None:
     """The narrowest rule that allows all of them; None for safe-missing, which looks at nothing."""
     if any(outcome.register_class is RegisterClass.ONLY_INCOMING for outcome in outcomes):
         values = {outcome.source for outcome in outcomes if outcome.source is not None}
         if all(outcome.risk <= Risk.LOSSLESS for outcome in outcomes):
             return OnlySourceIfReset(index, tuple(values))
-        # what the guest can but read does not change on the way: only this value is let go
+        # what is read-only to the guest does not change on the way: only this value is let go
         return (
             OnlySourceIf(index, _WHOLE, *values) if read_only(index) and len(values) == 1 else None
         )
@@ -169,11 +169,6 @@ def _tolerance(index: int, outcomes: Sequence[Outcome]) -> Tolerance | None:
     return FieldsAtMostDestination(index) if fit else TakeDestination(index)
 
 
-def _reason(outcomes: Sequence[Outcome], risk: Risk) -> str:
-    words = list(dict.fromkeys(_plain(outcome) for outcome in outcomes))
+def _reason(outcomes: Sequence[RegisterOutcome], risk: Risk) -> str:
+    words = list(dict.fromkeys(reason(one.index, one.cause) for one in outcomes))
     return f"{'; '.join(words)} (risk {risk})"
-
-
-def _plain(outcome: Outcome) -> str:
-    """Why it was refused, without what the plan makes untrue."""
-    return outcome.why.replace(UNRULED, "").partition(UNNAMED)[0]

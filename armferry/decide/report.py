@@ -6,7 +6,7 @@ The schema is versioned and described in docs/json.md; a program may rely on wha
 import json
 from typing import Any
 
-from armferry.decide.model import Outcome
+from armferry.decide.model import RegisterOutcome
 from armferry.decide.verdict import Answer, TraceEvent, Verdict
 
 __all__ = ["SCHEMA_VERSION", "trace_line", "verdict_document"]
@@ -72,7 +72,7 @@ def trace_line(event: TraceEvent) -> str:
 
 
 def _register(event: TraceEvent) -> dict[str, Any]:
-    outcome: Outcome = event.outcome
+    outcome: RegisterOutcome = event.outcome
     return {
         "vcpu": event.vcpu,
         "index": f"{outcome.index:#018x}",
@@ -83,7 +83,7 @@ def _register(event: TraceEvent) -> dict[str, Any]:
         "sent_value": _hex(outcome.outgoing),
         "risk": str(outcome.risk),
         "origin": [
-            {"source": origin.source.value, "where": origin.where, "reason": origin.reason}
+            {"source": origin.kind.value, "where": origin.where, "reason": origin.reason}
             for origin in outcome.origins
         ],
         "why": outcome.why,

@@ -7,6 +7,14 @@ recorded lists show it.
 
 from collections.abc import Mapping
 
+from armferry.decide.causes import (
+    Evidence,
+    KnownReset,
+    KvmPattern,
+    NeverRan,
+    SourceReset,
+    Zero,
+)
 from armferry.ends import SourceFacts
 from armferry.registers import Accelerator, Kind, describe, kind
 
@@ -17,37 +25,36 @@ _OF_THE_HOST = (Kind.FIRMWARE_VERSION, Kind.FIRMWARE_BITMAP, Kind.AFFINITY)
 
 
 def read_only(index: int) -> bool:
-    """Whether the guest can but read it: the host, the CPU model or the user fixes the value."""
+    """Whether it is read-only to the guest: the host, the CPU model or the user fixes the value."""
     register = describe(index)
     return register.constant or register.kind in _OF_THE_HOST
 
 
 def reset_evidence(
     index: int,
-    value: int,
+    incoming: Mapping[int, int],
     facts: SourceFacts,
     known: Mapping[int, frozenset[int]],
     accelerator: Accelerator,
-) -> str | None:
-    """Why `value` is what the register had after reset, None when nothing says so.
+) -> Evidence | None:
+    """Why a register of the list that comes holds what it had after reset, None if nothing says so.
 
-    `known` maps an index to reset values that compat levels or the user state. A register that
-    the guest can but read always has its reset value, so that the source's says nothing: the guest
+    `known` maps an index to reset values that compat levels or the user state. A register that is
+    read-only to the guest always has its reset value, so that the source's says nothing: the guest
     may have acted upon it. One that is zero reads the same where it is missing.
     """
+    value = incoming[index]
     if facts.fresh:
-        return "the guest never ran"
+        return NeverRan()
     if kind(index) is Kind.RUNNING_COUNTER and value:
         # it has run since, whatever it showed when its host was recorded
         return None
     if facts.reset is not None and index in facts.reset and not read_only(index):
-        if facts.reset[index] == value:
-            return f"{value:#x} is the source's reset value"
-        return None
+        return SourceReset(value) if facts.reset[index] == value else None
     if value in known.get(index, ()):
-        return f"{value:#x} is its known reset value"
+        return KnownReset(value)
     if accelerator is Accelerator.KVM and value == KVM_UNKNOWN:
-        return f"{value:#x} is KVM's mark for a register nobody has written"
+        return KvmPattern(value)
     if index not in known and value == 0:
-        return "it is zero, as after reset"
+        return Zero()
     return None

@@ -9,6 +9,18 @@ EINVAL (both measured, see docs).
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from armferry.decide.causes import (
+    AtMost,
+    Capped,
+    Change,
+    DifferenceInMask,
+    FieldsFit,
+    Fixed,
+    Lacks,
+    OwnTaken,
+    Pinned,
+    Refusal,
+)
 from armferry.ends import Destination
 from armferry.facts import tcg_ignores_writes
 from armferry.policy import (
@@ -22,19 +34,16 @@ from armferry.policy import (
 )
 from armferry.registers import (
     Accelerator,
-    FieldDifference,
     Kind,
-    Safer,
     counts_vcpus,
     describe,
     differing_fields,
-    explain_value,
+    field_fits,
     kind,
 )
 
 __all__ = [
     "ValueRule",
-    "differences",
     "fields_fit",
     "names_register",
     "refusal",
@@ -68,27 +77,27 @@ class ValueRule:
     """A value to send instead of the source's, and why it is allowed."""
 
     value: int
-    why: str
+    rule: Change
     origins: tuple[Origin, ...]
     named: bool
     """Whether the rule names this very register, not a whole kind."""
 
 
-def refusal(index: int, source: int, destination: Destination) -> str | None:
+def refusal(index: int, source: int, destination: Destination) -> Refusal | None:
     """Why the destination would refuse `source` for a register it has, None when it would not."""
     own = destination.registers[index]
     if source == own:
         return None
     register = describe(index)
-    if register.kind is Kind.FIRMWARE_VERSION:
-        if _level(index, source) > _level(index, own):
-            return f"the destination offers {_shown(index, own)} at most"
-        return None
-    if register.kind is Kind.FIRMWARE_BITMAP:
-        if source & ~own:
-            return f"the destination lacks {_shown(index, source & ~own)}"
-        return None
     kvm = destination.accelerator is Accelerator.KVM
+    if kvm and register.kind is Kind.FIRMWARE_VERSION:
+        if _level(index, source) > _level(index, own):
+            return AtMost(own)
+        return None
+    if kvm and register.kind is Kind.FIRMWARE_BITMAP:
+        if source & ~own:
+            return Lacks(source & ~own)
+        return None
     fixed_there = register.constant if kvm else tcg_ignores_writes(index)
     if not fixed_there or (counts_vcpus(index) and not destination.same_vcpus):
         return None
@@ -97,7 +106,7 @@ def refusal(index: int, source: int, destination: Destination) -> str | None:
     every_cache = destination.registers.keys() >= _EVERY_CACHE
     if kvm and register.kind is Kind.CACHE_GEOMETRY and every_cache:
         return None
-    return f"the destination fixes it at {own:#x}"
+    return Fixed(own)
 
 
 def _kernel_lets_be_set(
@@ -132,28 +141,21 @@ def tolerated_values(
     if kind(index) is Kind.FIRMWARE_VERSION and policy.psci_version is not None:
         pinned = policy.psci_version.value
         if describe(index).name == "PSCI_VERSION" and pinned <= own:
-            yield ValueRule(
-                pinned,
-                f"kvm-psci-version pins PSCI {policy.psci_version}",
-                policy.psci_origins,
-                named=True,
-            )
+            yield ValueRule(pinned, Pinned(policy.psci_version), policy.psci_origins, named=True)
     for placed in policy.tolerances_for(index):
         rule = placed.tolerance
         named = names_register(rule)
         match rule:
             case TakeDestination():
-                yield ValueRule(own, "the destination's value is taken", placed.origins, named)
+                yield ValueRule(own, OwnTaken(), placed.origins, named)
             case DifferInMask(mask=mask) if not (source ^ own) & ~mask:
-                words = f"it differs in the bits {mask:#x} only"
-                yield ValueRule(own, words, placed.origins, named)
+                yield ValueRule(own, DifferenceInMask(mask), placed.origins, named)
             case FieldsAtMostDestination() if fields_fit(index, source, own):
-                yield ValueRule(own, "no field is beyond the destination's", placed.origins, named)
+                yield ValueRule(own, FieldsFit(), placed.origins, named)
             case CapAtDestination() if kind(index).is_firmware:
                 value = source & own if kind(index) is Kind.FIRMWARE_BITMAP else min(source, own)
                 if refusal(index, value, destination) is None:
-                    words = "it is capped at the destination's"
-                    yield ValueRule(value, words, placed.origins, named)
+                    yield ValueRule(value, Capped(), placed.origins, named)
 
 
 def names_register(rule: Tolerance) -> bool:
@@ -161,36 +163,9 @@ def names_register(rule: Tolerance) -> bool:
     return isinstance(rule.select, int)
 
 
-def differences(index: int, source: int, destination: int) -> str:
-    """How two values differ, fields decoded: `PMUVer 5 -> 4, DoubleLock 0 -> 15`."""
-    words = explain_value(index, source), explain_value(index, destination)
-    if all(words):
-        return f"{words[0]} -> {words[1]}"
-    parts = [
-        f"{difference.field.name} {difference.left} -> {difference.right}"
-        for difference in differing_fields(index, source, destination)
-    ]
-    return ", ".join(parts)
-
-
 def fields_fit(index: int, source: int, own: int) -> bool:
     """Whether a guest that knows `source` finds each field at least as good in `own`."""
-    return all(_fits(difference) for difference in differing_fields(index, source, own))
-
-
-def _fits(difference: FieldDifference) -> bool:
-    left, right = difference.left, difference.right
-    match difference.field.safer:
-        case Safer.LOWER:
-            return left <= right
-        case Safer.HIGHER:
-            return left >= right
-        case Safer.HIGHER_OR_ZERO:
-            return left == 0 or left >= right > 0
-        case Safer.SUPERSET:
-            return not left & ~right
-        case Safer.EQUAL:
-            return False
+    return all(field_fits(one) for one in differing_fields(index, source, own))
 
 
 def _level(index: int, value: int) -> int:
@@ -202,7 +177,3 @@ def _level(index: int, value: int) -> int:
     if describe(index).name == "SMCCC_ARCH_WORKAROUND_2":
         return int(value & 0xF >= 2)
     return value
-
-
-def _shown(index: int, value: int) -> str:
-    return explain_value(index, value) or f"{value:#x}"

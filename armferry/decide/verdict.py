@@ -11,7 +11,8 @@ from armferry.decide.circumstance import Circumstance, CircumstanceKind, Weight
 from armferry.decide.circumstances import compare_circumstances
 from armferry.decide.layout import FEATURES, Effect, SectionDifference, compare_sections
 from armferry.decide.merge import decide
-from armferry.decide.model import Decision, Outcome, Risk
+from armferry.decide.model import Decision, RegisterOutcome
+from armferry.decide.risk_level import Risk
 from armferry.decide.stock import StockVerdict, stock_verdict
 from armferry.ends import Move
 from armferry.policy import Policy
@@ -32,7 +33,7 @@ class TraceEvent:
     """One register of one vCPU that is not simply matched."""
 
     vcpu: int
-    outcome: Outcome
+    outcome: RegisterOutcome
 
     def __str__(self) -> str:
         outcome = self.outcome
@@ -114,8 +115,10 @@ def judge(move: Move, policy: Policy, trace: Callable[[TraceEvent], None] | None
     circumstances = compare_circumstances(move, policy.accepted)
     # under another accelerator nothing below can be compared
     apart = any(one.kind is CircumstanceKind.ACCELERATOR for one in circumstances)
+    stock = stock_verdict(move) if move.qemu else None
+    loads = stock is not None and stock.loads
     decisions = tuple(
-        Decision(()) if apart else decide(registers, destination, policy, facts)
+        Decision(()) if apart else decide(registers, destination, policy, facts, stock_loads=loads)
         for registers, destination, facts in zip(
             move.lists, move.destinations, move.facts, strict=True
         )
@@ -136,7 +139,7 @@ def judge(move: Move, policy: Policy, trace: Callable[[TraceEvent], None] | None
         findings,
         circumstances,
         move.destination.features if any(one.subject == FEATURES for one in rewritten) else None,
-        stock_verdict(move) if move.qemu else None,
+        stock,
     )
     if trace is not None:
         for event in verdict.events:

@@ -15,7 +15,7 @@ from armferry.policy.document import Document, parse_accepted
 from armferry.policy.errors import DocumentError
 from armferry.policy.levels import applies, builtin_levels, resolve
 from armferry.policy.properties import parse_list, parse_psci_version
-from armferry.policy.rules import EMPTY, Origin, Policy, Source, TolerancePlaced
+from armferry.policy.rules import EMPTY, Origin, OriginKind, Policy, TolerancePlaced
 from armferry.policy.tolerance import parse_tolerance
 from armferry.registers import Accelerator
 
@@ -71,7 +71,7 @@ def present_as(machine: str, site: Sequence[Document]) -> Origin | None:
             listed = " and ".join(f"{text!r} ({where})" for text, where in sorted(found.items()))
             raise DocumentError(f"present-as: guests of {machine} cannot be born as {listed}")
         for text, where in found.items():
-            return Origin(Source.SITE, f"{where}: present-as", text)
+            return Origin(OriginKind.SITE, f"{where}: present-as", text)
     return None
 
 
@@ -89,7 +89,7 @@ def from_options(
     """
 
     def origin(option: str) -> tuple[Origin]:
-        return (Origin(Source.COMMAND_LINE, option),)
+        return (Origin(OriginKind.COMMAND_LINE, option),)
 
     def listed(texts: Iterable[str], option: str) -> dict[int, tuple[Origin, ...]]:
         return {index: origin(option) for text in texts for index in parse_list(text, option)}

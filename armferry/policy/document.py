@@ -36,10 +36,10 @@ from armferry.policy.rules import (
     NO_RISK,
     AcceptedRisk,
     Origin,
+    OriginKind,
     Policy,
     PsciVersion,
     Selector,
-    Source,
     Tolerance,
     TolerancePlaced,
 )
@@ -98,7 +98,7 @@ class Entry:
     risk: str = ""
     kernel: str = ""
 
-    def policy(self, source: Source, where: str) -> Policy:
+    def policy(self, source: OriginKind, where: str) -> Policy:
         """This entry alone, as coming from `where`."""
         origins = (Origin(source, where, self.reason),)
         listed: dict[int, tuple[Origin, ...]] = {}
@@ -125,7 +125,7 @@ class MachineSection:
     like: str | None = None
     present_as: str | None = None
 
-    def policy(self, accelerator: Accelerator | None, source: Source, where: str) -> Policy:
+    def policy(self, accelerator: Accelerator | None, source: OriginKind, where: str) -> Policy:
         """Everything in it that applies under this accelerator."""
         pinned = {} if self.psci is None else {self.psci: (Origin(source, where),)}
         policy = Policy(psci=pinned, accepted=self.accepted)
@@ -143,7 +143,7 @@ class Document:
     """
 
     name: str
-    source: Source
+    source: OriginKind
     level: str | None = None
     everyone: MachineSection = MachineSection()
     machines: Mapping[str, MachineSection] = field(default_factory=dict)
@@ -152,7 +152,7 @@ class Document:
     def where(self) -> str:
         """How origins name the part of the document that is for everyone."""
         level = self.level or "defaults"
-        if self.source is Source.BUILTIN:
+        if self.source is OriginKind.BUILTIN:
             return f"compat level {level}"
         return f"{self.name}: level {level}" if self.level else self.name
 
@@ -168,7 +168,7 @@ class Document:
         return section.policy(accelerator, self.source, f"{self.name}: machine {machine}")
 
 
-def parse_document(text: str, name: str, source: Source = Source.FILE) -> Document:
+def parse_document(text: str, name: str, source: OriginKind = OriginKind.FILE) -> Document:
     """Read a document; raises DocumentError, its message beginning with `name` and the key."""
     try:
         top = tomllib.loads(text)
@@ -185,7 +185,7 @@ def parse_document(text: str, name: str, source: Source = Source.FILE) -> Docume
     return Document(name, source, _text(top, "level", name), _section(top, name), sections)
 
 
-def read_file(path: Path, source: Source = Source.FILE) -> Document:
+def read_file(path: Path, source: OriginKind = OriginKind.FILE) -> Document:
     """Read one file; raises DocumentError also when it cannot be opened or is not text."""
     try:
         with open(path, "rb") as file:
@@ -205,30 +205,29 @@ def read_site(folder: Path = SITE_FOLDER) -> tuple[Document, ...]:
     """The site's documents, `*.toml` of one folder, by name; none when there is no such folder."""
     if not folder.is_dir():
         return ()
-    return tuple(read_file(path, Source.SITE) for path in sorted(folder.glob("*.toml")))
+    return tuple(read_file(path, OriginKind.SITE) for path in sorted(folder.glob("*.toml")))
 
 
 def parse_accepted(texts: Iterable[str], where: str = "--accept-risk") -> AcceptedRisk:
-    """Accepted risks: registers, `cpu/...`, `guest-visible`, `lossy`; RuleError for the rest."""
+    """Accepted risks: registers, `cpu/...`, guest-visible, lossy, breaks; RuleError for others."""
     registers: set[int] = set()
     subsections: set[str] = set()
-    guest_visible = lossy = False
+    sorts = {"guest-visible": False, "lossy": False, "breaks": False}
     for text in texts:
-        if text.strip() == "guest-visible":
-            guest_visible = True
-        elif text.strip() == "lossy":
-            lossy = True
+        if text.strip() in sorts:
+            sorts[text.strip()] = True
         elif text.strip().startswith(_SUBSECTION):
             subsections.add(text.strip())
         else:
-            select = parse_selector(text, f"{where}: neither guest-visible nor lossy")
+            select = parse_selector(text, f"{where}: neither guest-visible, lossy nor breaks")
             if isinstance(select, Kind):
                 raise RuleError(
                     f"{where}: {select.value!r} is a kind of register; accepted is one register, "
-                    "guest-visible or lossy"
+                    "guest-visible, lossy or breaks"
                 )
             registers.add(select)
-    return AcceptedRisk(frozenset(registers), guest_visible, lossy, frozenset(subsections))
+    visible, lossy, breaks = sorts.values()
+    return AcceptedRisk(frozenset(registers), visible, lossy, frozenset(subsections), breaks)
 
 
 def _section(table: Mapping[str, object], where: str) -> MachineSection:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from armferry.facts import unversioned_machines
 from armferry.policy.document import Document, parse_document
 from armferry.policy.errors import DocumentError, MachineError
-from armferry.policy.rules import Source
+from armferry.policy.rules import OriginKind
 
 __all__ = ["DEFAULTS", "Machine", "applies", "builtin_levels", "resolve"]
 
@@ -51,7 +51,7 @@ def builtin_levels() -> tuple[Document, ...]:
     folder = importlib.resources.files("armferry.policy").joinpath("levels")
     files = sorted((f for f in folder.iterdir() if f.name.endswith(".toml")), key=lambda f: f.name)
     return tuple(
-        parse_document(file.read_text(encoding="utf-8"), file.name, Source.BUILTIN)
+        parse_document(file.read_text(encoding="utf-8"), file.name, OriginKind.BUILTIN)
         for file in files
     )
 

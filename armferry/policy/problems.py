@@ -17,10 +17,10 @@ from armferry.policy.rules import (
     OnlySourceIf,
     OnlySourceIfReset,
     Origin,
+    OriginKind,
     Policy,
     Rekey,
     Selector,
-    Source,
     TakeDestination,
     TolerancePlaced,
 )
@@ -236,7 +236,7 @@ def _conditional(placed: TolerancePlaced) -> bool:
 
 def _by_a_user(origins: tuple[Origin, ...]) -> bool:
     """Whether anybody but a shipped level says so, whose word alone does not accept a risk."""
-    return any(origin.source is not Source.BUILTIN for origin in origins)
+    return any(origin.kind is not OriginKind.BUILTIN for origin in origins)
 
 
 def _kind(select: Selector) -> Kind:

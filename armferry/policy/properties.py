@@ -26,7 +26,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from armferry.policy.errors import PropertyError
-from armferry.policy.rules import Origin, Policy, PsciVersion, Source
+from armferry.policy.rules import Origin, OriginKind, Policy, PsciVersion
 from armferry.registers import RegisterTextError, parse_register
 
 __all__ = [
@@ -79,7 +79,7 @@ class Properties:
     safe_missing: tuple[int, ...] = ()
     psci: tuple[PsciVersion, ...] = ()
 
-    def policy(self, where: str, source: Source = Source.COMMAND_LINE) -> Policy:
+    def policy(self, where: str, source: OriginKind = OriginKind.COMMAND_LINE) -> Policy:
         """The same as a policy; each entry says that it came from `where`, and which property."""
 
         def origin(name: str) -> tuple[Origin]:

@@ -29,11 +29,11 @@ __all__ = [
     "OnlySourceIf",
     "OnlySourceIfReset",
     "Origin",
+    "OriginKind",
     "Policy",
     "PsciVersion",
     "Rekey",
     "Selector",
-    "Source",
     "TakeDestination",
     "Tolerance",
     "TolerancePlaced",
@@ -41,19 +41,18 @@ __all__ = [
 ]
 
 
-class Source(enum.StrEnum):
+class OriginKind(enum.StrEnum):
     """Where an entry came from, in rising order of specificity."""
 
     BUILTIN = "builtin"
     SITE = "site"
     FILE = "file"
     COMMAND_LINE = "command line"
-    DERIVED = "derived"
 
     @property
     def rank(self) -> int:
         """0 for the least specific source; the text itself does not sort this way."""
-        return list(Source).index(self)
+        return list(OriginKind).index(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ class Origin:
     "/etc/armferry/policy.toml: level site", "--hidden-regs". `reason` is a sentence, or empty.
     """
 
-    source: Source
+    kind: OriginKind
     where: str
     reason: str = ""
 
@@ -72,7 +71,7 @@ class Origin:
         return self._key() < other._key()
 
     def _key(self) -> tuple[int, str, str]:
-        return (self.source.rank, self.where, self.reason)
+        return (self.kind.rank, self.where, self.reason)
 
     def __str__(self) -> str:
         return f"{self.where}: {self.reason}" if self.reason else self.where
@@ -228,6 +227,7 @@ class PsciVersion:
 class AcceptedRisk:
     """What the user accepts by name: single registers, or every risk of a sort.
 
+    `breaks` is accepted by its own word only, never by `lossy` or `guest_visible`.
     `subsections` are parts of the cpu section, such as cpu/fpmr, whose content may be lost.
     """
 
@@ -235,6 +235,7 @@ class AcceptedRisk:
     guest_visible: bool = False
     lossy: bool = False
     subsections: frozenset[str] = frozenset()
+    breaks: bool = False
 
     def union(self, other: AcceptedRisk) -> AcceptedRisk:
         """Everything that either accepts."""
@@ -243,6 +244,7 @@ class AcceptedRisk:
             self.guest_visible or other.guest_visible,
             self.lossy or other.lossy,
             self.subsections | other.subsections,
+            self.breaks or other.breaks,
         )
 
 
@@ -278,7 +280,7 @@ class Policy:
         """The pinned version; of several, the most specific source's, then the lowest."""
         if not self.psci:
             return None
-        return min(self.psci, key=lambda v: (-max(o.source.rank for o in self.psci[v]), v))
+        return min(self.psci, key=lambda v: (-max(o.kind.rank for o in self.psci[v]), v))
 
     @property
     def psci_origins(self) -> tuple[Origin, ...]:

@@ -33,6 +33,7 @@ def to_toml(policy: Policy, level: str = "", accelerator: Accelerator | None = N
     accepted += sorted(policy.accepted.subsections)
     accepted += ["guest-visible"] * policy.accepted.guest_visible
     accepted += ["lossy"] * policy.accepted.lossy
+    accepted += ["breaks"] * policy.accepted.breaks
     if accepted:
         parts.append(f"accept-risk = [{', '.join(_quoted(text) for text in accepted)}]\n")
     resets = dict(policy.resets)

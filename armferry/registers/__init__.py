@@ -14,8 +14,9 @@ from .catalogue import (
     is_constant,
     kind,
     name,
+    names_cpu,
 )
-from .fields import Field, FieldDifference, Safer, Sign
+from .fields import Field, FieldDifference, Safer, Sign, field_fits
 from .index import (
     Arm64System,
     Core,
@@ -75,9 +76,11 @@ __all__ = [
     "encode",
     "encoding_text",
     "explain_value",
+    "field_fits",
     "is_constant",
     "kind",
     "name",
+    "names_cpu",
     "parse_register",
     "psci_version",
     "psci_version_text",

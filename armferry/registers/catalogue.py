@@ -25,7 +25,7 @@ from enum import Enum
 from functools import cache, lru_cache
 
 from .data_files import load
-from .fields import Field, fields_of
+from .fields import Field, fields_of, names_cpu_fields
 from .index import (
     Arm64System,
     Core,
@@ -51,6 +51,7 @@ __all__ = [
     "kind",
     "name",
     "named_encodings",
+    "names_cpu",
     "pseudo_names",
     "second_names",
 ]
@@ -189,6 +190,11 @@ def is_constant(index: int) -> bool:
     belongs to the vCPU, and firmware versions are the user's choice.
     """
     return describe(index).constant
+
+
+def names_cpu(index: int) -> bool:
+    """Whether the register names a CPU or draws its caches: its fields are no features."""
+    return names_cpu_fields(describe(index).name)
 
 
 def counts_vcpus(index: int) -> bool:

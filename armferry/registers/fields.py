@@ -20,7 +20,16 @@ from functools import lru_cache
 
 from .data_files import load
 
-__all__ = ["Field", "FieldDifference", "Safer", "Sign", "fields_of", "unnamed_bits"]
+__all__ = [
+    "Field",
+    "FieldDifference",
+    "Safer",
+    "Sign",
+    "field_fits",
+    "fields_of",
+    "names_cpu_fields",
+    "unnamed_bits",
+]
 
 
 class Safer(Enum):
@@ -106,6 +115,30 @@ class FieldDifference:
     right: int
 
 
+def field_fits(difference: FieldDifference) -> bool:
+    """Whether a guest that knows the left value finds the right one at least as good."""
+    left, right = difference.left, difference.right
+    match difference.field.safer:
+        case Safer.LOWER:
+            return left <= right
+        case Safer.HIGHER:
+            return left >= right
+        case Safer.HIGHER_OR_ZERO:
+            return left == 0 or left >= right > 0
+        case Safer.SUPERSET:
+            return not left & ~right
+        case Safer.EQUAL:
+            return False
+
+
+def names_cpu_fields(register: str) -> bool:
+    """Whether a register, by its catalogue name, names a CPU or draws its caches.
+
+    Its fields are then no features that a CPU has more or less of.
+    """
+    return _IDENTITY.fullmatch(register.removesuffix("_S")) is not None
+
+
 @lru_cache(maxsize=4096)
 def fields_of(name: str) -> tuple[Field, ...]:
     """The fields of a register by its catalogue name, lowest first; empty when none are known."""
@@ -135,5 +168,5 @@ def _field(register: str, text: str) -> Field:
 def unnamed_bits(register: str, low: int, width: int) -> Field:
     """Bits of a register, by its catalogue name, that no field of it has."""
     name = f"bit {low}" if width == 1 else f"bits {low + width - 1}:{low}"
-    identity = _IDENTITY.fullmatch(register.removesuffix("_S"))
-    return Field(name, low, width, safer=Safer.EQUAL if identity else Safer.SUPERSET)
+    equal = names_cpu_fields(register)
+    return Field(name, low, width, safer=Safer.EQUAL if equal else Safer.SUPERSET)

@@ -13,6 +13,7 @@ UNKNOWN = SourceFacts()
 
 MIDR = 0x603000000013C000
 DFR0 = 0x603000000013C028
+ISAR1 = 0x603000000013C031
 TTBR = 0x603000000013C100
 TCR2 = 0x603000000013C103
 PMMIR = 0x603000000013C4F6
@@ -52,9 +53,28 @@ CASES: dict[str, Case] = {
                 Class.HIDDEN,
                 None,
                 Risk.LOSSLESS,
-                "hidden from the VM; it is zero, as after reset, so nothing is lost",
+                "hidden from the VM; the destination holds the same value, so nothing is lost",
             )
         ],
+    ),
+    "hidden on both ends, zero there and not here": (
+        {TCR2: 0, PSCI: 0x10001},
+        {TCR2: 0x1DE7EC7EDBADC0DE, PSCI: 0x10001},
+        KVM,
+        from_options(hidden=["TCR2_EL1"]),
+        UNKNOWN,
+        [
+            (Class.HIDDEN, None, Risk.LOSSY, "hidden from the VM; its value 0x0 is lost"),
+            (Class.MATCHED, 0x10001, Risk.NONE, ""),
+        ],
+    ),
+    "hidden on both ends, another value is sent": (
+        {TCR2: 0},
+        {TCR2: 9},
+        TCG,
+        from_options(hidden=["TCR2_EL1"]),
+        UNKNOWN,
+        [(Class.HIDDEN, 9, Risk.LOSSY, "hidden from the VM; its value 0x0 is lost")],
     ),
     "hidden lossy": (
         {TCR2: 7},
@@ -91,8 +111,8 @@ CASES: dict[str, Case] = {
                 None,
                 Risk.GUEST_VISIBLE,
                 (
-                    "hidden from the VM; the guest reads TRNG_V1_0 there now and then what nobody "
-                    "listed"
+                    "hidden from the VM; the guest sees TRNG_V1_0 now; on the destination the "
+                    "register does not exist"
                 ),
             )
         ],
@@ -110,7 +130,7 @@ CASES: dict[str, Case] = {
                 Risk.GUEST_VISIBLE,
                 (
                     "the destination does not know it and no rule allows dropping it; the guest "
-                    "reads TRNG_V1_0 there now and then what nobody listed"
+                    "sees TRNG_V1_0 now; on the destination the register does not exist"
                 ),
             )
         ],
@@ -142,8 +162,8 @@ CASES: dict[str, Case] = {
                 None,
                 Risk.LOSSY,
                 (
-                    "the destination does not know it and no rule allows dropping it; the guest's "
-                    "value is 0xcf24a158"
+                    "the destination does not know it and no rule allows dropping it; the "
+                    "guest's value is 0xcf24a158"
                 ),
             )
         ],
@@ -190,8 +210,8 @@ CASES: dict[str, Case] = {
                 None,
                 Risk.LOSSLESS,
                 (
-                    "the destination does not know it and no rule allows dropping it; it is zero, "
-                    "as after reset"
+                    "the destination does not know it and no rule allows dropping it; it is "
+                    "zero, as after reset"
                 ),
             )
         ],
@@ -208,8 +228,8 @@ CASES: dict[str, Case] = {
                 None,
                 Risk.LOSSY,
                 (
-                    "the destination does not know it and no rule allows dropping it; the guest's "
-                    "value is 0x7"
+                    "the destination does not know it and no rule allows dropping it; the "
+                    "guest's value is 0x7"
                 ),
             )
         ],
@@ -263,7 +283,7 @@ CASES: dict[str, Case] = {
                 Risk.GUEST_VISIBLE,
                 (
                     "the destination does not know it and no rule allows dropping it; the guest "
-                    "reads 0x6 there now and then what nobody listed"
+                    "sees 0x6 now; on the destination the register does not exist"
                 ),
             )
         ],
@@ -280,8 +300,8 @@ CASES: dict[str, Case] = {
                 None,
                 Risk.GUEST_VISIBLE,
                 (
-                    "declared safe to be missing; the guest reads 0x6 there now and then what "
-                    "nobody listed"
+                    "declared safe to be missing; the guest sees 0x6 now; on the destination the "
+                    "register does not exist"
                 ),
             )
         ],
@@ -298,8 +318,8 @@ CASES: dict[str, Case] = {
                 None,
                 Risk.GUEST_VISIBLE,
                 (
-                    "hidden from the VM; the guest reads DISCOVER_IMPL_VER, DISCOVER_IMPL_CPUS "
-                    "there now and then DISCOVER_IMPL_VER"
+                    "hidden from the VM; the guest sees DISCOVER_IMPL_VER, DISCOVER_IMPL_CPUS "
+                    "now; on the destination DISCOVER_IMPL_VER"
                 ),
             )
         ],
@@ -331,8 +351,8 @@ CASES: dict[str, Case] = {
                 None,
                 Risk.LOSSY,
                 (
-                    "may exist on one end only; its value 0x7 is lost; not done unless you name it "
-                    "(--accept-risk TCR2_EL1 or lossy)"
+                    "may exist on one end only; its value 0x7 is lost; not done unless you name "
+                    "it (--accept-risk TCR2_EL1 or lossy)"
                 ),
             )
         ],
@@ -394,8 +414,8 @@ CASES: dict[str, Case] = {
                 None,
                 Risk.LOSSLESS,
                 (
-                    "may be dropped while it holds its reset value; it is zero, as after reset, so "
-                    "nothing is lost"
+                    "may be dropped while it holds its reset value; it is zero, as after reset, "
+                    "so nothing is lost"
                 ),
             )
         ],
@@ -412,8 +432,8 @@ CASES: dict[str, Case] = {
                 None,
                 Risk.LOSSLESS,
                 (
-                    "may be dropped while it holds its reset value; its value is a reset value by "
-                    "the rule, so nothing is lost"
+                    "may be dropped while it holds its reset value; its value is a reset value "
+                    "by the rule, so nothing is lost"
                 ),
             )
         ],
@@ -473,7 +493,7 @@ CASES: dict[str, Case] = {
             (
                 Class.VALUE_REFUSED,
                 None,
-                Risk.GUEST_VISIBLE,
+                Risk.LOSSY,
                 (
                     "comes as DBGDTRTX, its name on the source; the destination fixes it at 0x0: "
                     "DTRTX 3 -> 0"
@@ -508,6 +528,126 @@ CASES: dict[str, Case] = {
             ),
         ],
     ),
+    "rekey of a value that a rule changes": (
+        {OLD: 3},
+        {NEW: 0},
+        TCG,
+        tolerate(
+            "0x40200000200e0298: re-key 0x40200000200e0280",
+            "0x40200000200e0280: take destination's",
+        ),
+        UNKNOWN,
+        [
+            (
+                Class.VALUE_TOLERATED,
+                0x0,
+                Risk.LOSSY,
+                (
+                    "comes as DBGDTRTX, its name on the source; the destination's value is taken: "
+                    "DTRTX 3 -> 0"
+                ),
+            ),
+            (
+                Class.TOLERATED_ONLY_INCOMING,
+                None,
+                Risk.LOSSLESS,
+                "sent as DBGDTRTXINT, its name on the destination",
+            ),
+        ],
+    ),
+    "rekey into a narrower register": (
+        {TTBR: 0x123456789ABCDEF},
+        {NEW: 0},
+        TCG,
+        tolerate("TTBR0_EL1: re-key 0x40200000200e0280"),
+        UNKNOWN,
+        [
+            (
+                Class.VALUE_REFUSED,
+                None,
+                Risk.LOSSY,
+                (
+                    "comes as TTBR0_EL1, its name on the source; its value 0x123456789abcdef has "
+                    "more bits than the destination's register"
+                ),
+            ),
+            (
+                Class.TOLERATED_ONLY_INCOMING,
+                None,
+                Risk.LOSSLESS,
+                "sent as DBGDTRTXINT, its name on the destination",
+            ),
+        ],
+    ),
+    "rekey never over a register that the source has": (
+        {OLD: 0, NEW: 0},
+        {NEW: 0},
+        TCG,
+        tolerate("0x40200000200e0298: re-key 0x40200000200e0280"),
+        UNKNOWN,
+        [
+            (Class.MATCHED, 0x0, Risk.NONE, ""),
+            (
+                Class.ONLY_INCOMING,
+                None,
+                Risk.LOSSLESS,
+                (
+                    "the destination does not know it and no rule allows dropping it; it is zero, "
+                    "as after reset"
+                ),
+            ),
+        ],
+    ),
+    "another algorithm of pointer authentication": (
+        {ISAR1: 1 << 4},
+        {ISAR1: 5 << 4},
+        TCG,
+        from_options(accept_risk=["guest-visible", "lossy"]).union(
+            tolerate("identification: take destination's")
+        ),
+        UNKNOWN,
+        [
+            (
+                Class.VALUE_REFUSED,
+                None,
+                Risk.BREAKS,
+                (
+                    "the destination's value is taken: APA 1 -> 5; breaks a guest that uses APA; "
+                    "not done unless you name it (--accept-risk ID_AA64ISAR1_EL1 or breaks)"
+                ),
+            )
+        ],
+    ),
+    "what breaks is accepted by its own word": (
+        {ISAR1: 1 << 4},
+        {ISAR1: 5 << 4},
+        TCG,
+        tolerate("identification: take destination's", accept="breaks"),
+        UNKNOWN,
+        [
+            (
+                Class.VALUE_TOLERATED,
+                5 << 4,
+                Risk.BREAKS,
+                "the destination's value is taken: APA 1 -> 5; breaks a guest that uses APA",
+            )
+        ],
+    ),
+    "fields that only rise": (
+        {ISAR1: 1 << 20},
+        {ISAR1: 2 << 20},
+        TCG,
+        tolerate("identification: field <= destination", accept="guest-visible"),
+        UNKNOWN,
+        [
+            (
+                Class.VALUE_TOLERATED,
+                2 << 20,
+                Risk.GUEST_VISIBLE,
+                "no field is beyond the destination's: LRCPC 1 -> 2",
+            )
+        ],
+    ),
     "value refused": (
         {MIDR: 0x410FD070},
         {MIDR: 0x410FD0C1},
@@ -519,7 +659,10 @@ CASES: dict[str, Case] = {
                 Class.VALUE_REFUSED,
                 None,
                 Risk.GUEST_VISIBLE,
-                "the destination fixes it at 0x410fd0c1: Revision 0 -> 1, PartNum 3335 -> 3340",
+                (
+                    "the destination fixes it at 0x410fd0c1: Arm Cortex-A57 r0p0 -> Arm Neoverse "
+                    "N1 r0p1"
+                ),
             )
         ],
     ),
@@ -533,8 +676,11 @@ CASES: dict[str, Case] = {
             (
                 Class.VALUE_REFUSED,
                 None,
-                Risk.GUEST_VISIBLE,
-                "the destination fixes it at 0x10305006: PMUVer 1 -> 0",
+                Risk.BREAKS,
+                (
+                    "the destination fixes it at 0x10305006: PMUVer 1 -> 0; breaks a guest that "
+                    "uses PMUVer"
+                ),
             )
         ],
     ),
@@ -549,7 +695,7 @@ CASES: dict[str, Case] = {
                 Class.VALUE_TOLERATED,
                 0x410FD0C1,
                 Risk.GUEST_VISIBLE,
-                "the destination's value is taken: Revision 0 -> 1, PartNum 3335 -> 3340",
+                "the destination's value is taken: Arm Cortex-A57 r0p0 -> Arm Neoverse N1 r0p1",
             )
         ],
     ),
@@ -565,8 +711,9 @@ CASES: dict[str, Case] = {
                 None,
                 Risk.GUEST_VISIBLE,
                 (
-                    "the destination's value is taken: Revision 0 -> 1, PartNum 3335 -> 3340; not "
-                    "done unless you name it (--accept-risk MIDR_EL1 or guest-visible)"
+                    "the destination's value is taken: Arm Cortex-A57 r0p0 -> Arm Neoverse N1 "
+                    "r0p1; "
+                    "not done unless you name it (--accept-risk MIDR_EL1 or guest-visible)"
                 ),
             )
         ],
@@ -582,7 +729,7 @@ CASES: dict[str, Case] = {
                 Class.VALUE_TOLERATED,
                 0x410FD0C1,
                 Risk.GUEST_VISIBLE,
-                "the destination's value is taken: Revision 0 -> 1, PartNum 3335 -> 3340",
+                "the destination's value is taken: Arm Cortex-A57 r0p0 -> Arm Neoverse N1 r0p1",
             )
         ],
     ),
@@ -597,7 +744,7 @@ CASES: dict[str, Case] = {
                 Class.VALUE_TOLERATED,
                 0x410FD0C1,
                 Risk.LOSSLESS,
-                "the destination's value is taken: Revision 0 -> 1, PartNum 3335 -> 3340",
+                "the destination's value is taken: Arm Cortex-A57 r0p0 -> Arm Neoverse N1 r0p1",
             )
         ],
     ),
@@ -612,7 +759,7 @@ CASES: dict[str, Case] = {
                 Class.VALUE_TOLERATED,
                 0x410FD0C1,
                 Risk.GUEST_VISIBLE,
-                "it differs in the bits 0xf only: Revision 0 -> 1",
+                "it differs in the bits 0xf only: Arm Neoverse N1 r0p0 -> Arm Neoverse N1 r0p1",
             )
         ],
     ),
@@ -811,6 +958,7 @@ def test_no_shipped_level_changes_what_the_guest_reads(fact: SourceFacts) -> Non
 def test_another_guests_value_is_not_passed_on_unasked() -> None:
     used = Destination({TTBR: 0x40, TCR2: 0, MIDR: 5}, TCG, at_reset=False)
     refused, zero, constant = (decide({}, used, EMPTY).outcomes[at] for at in (1, 2, 0))
+    assert (zero.outgoing, zero.risk) == (None, Risk.GUEST_VISIBLE)
     assert (refused.register_class, refused.outgoing, refused.risk, refused.why) == (
         Class.VALUE_REFUSED,
         None,
@@ -820,12 +968,11 @@ def test_another_guests_value_is_not_passed_on_unasked() -> None:
             "you name it (--accept-risk TTBR0_EL1 or guest-visible)"
         ),
     )
-    for outcome, value in ((zero, 0), (constant, 5)):
-        assert (outcome.outgoing, outcome.risk, outcome.why) == (
-            value,
-            Risk.LOSSLESS,
-            "the source does not have it; sent at the value it was recorded with",
-        )
+    assert (constant.outgoing, constant.risk, constant.why) == (
+        5,
+        Risk.LOSSLESS,
+        "the source does not have it; sent at the value it was recorded with",
+    )
     for accepted in ("TTBR0_EL1", "guest-visible"):
         taken = decide({}, used, from_options(accept_risk=[accepted])).outcomes[1]
         assert (taken.register_class, taken.outgoing, taken.risk, taken.why) == (
@@ -843,3 +990,20 @@ def test_a_hidden_register_does_not_travel_under_another_name() -> None:
     hidden = rules.union(from_options(hidden=["0x40200000200e0298"]))
     decision = decide({OLD: 3}, Destination({NEW: 0}, TCG), hidden)
     assert decision.outgoing == {NEW: 0}
+
+
+def test_a_list_of_a_guest_that_ran_does_not_tell_what_a_fresh_one_reads() -> None:
+    """Under KVM nothing is sent for a hidden register: the destination's reset value is read."""
+    hidden = from_options(hidden=["TTBR0_EL1"])
+    ran = Destination({TTBR: 0x40, PSCI: 1}, KVM, at_reset=False)
+    outcome = decide({TTBR: 0x40, PSCI: 1}, ran, hidden).outcomes[0]
+    assert (outcome.risk, outcome.why) == (
+        Risk.LOSSY,
+        "hidden from the VM; its value 0x40 is lost",
+    )
+    fresh = Destination({TTBR: 0x40, PSCI: 1}, KVM)
+    outcome = decide({TTBR: 0x40, PSCI: 1}, fresh, hidden).outcomes[0]
+    assert (outcome.risk, outcome.why) == (
+        Risk.LOSSLESS,
+        "hidden from the VM; the destination holds the same value, so nothing is lost",
+    )

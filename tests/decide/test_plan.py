@@ -17,7 +17,7 @@ from armferry.decide import (
     plan_toml,
 )
 from armferry.ends import Destination, Move
-from armferry.policy import EMPTY, Policy, Source, aggregate, from_options, parse_document
+from armferry.policy import EMPTY, OriginKind, Policy, aggregate, from_options, parse_document
 from armferry.registers import Accelerator, parse_register
 from armferry.stream.description import DeviceLayout, FieldLayout, StructLayout
 
@@ -77,7 +77,7 @@ WHOLE = move(
 
 
 def read_back(plan: Plan) -> Policy:
-    document = parse_document(plan_toml(plan), "plan.toml", Source.FILE)
+    document = parse_document(plan_toml(plan), "plan.toml", OriginKind.FILE)
     return aggregate("virt", Accelerator.KVM, builtin=False, files=[document])
 
 
@@ -165,8 +165,8 @@ def test_what_the_guest_reads_is_let_go_at_this_value_only(known: Policy) -> Non
             "only-source-if (value & 0xffffffffffffffff) == 0x6",
             Risk.GUEST_VISIBLE,
             (
-                "the destination does not know it; the guest reads 0x6 there now and then what "
-                "nobody listed (risk guest-visible)"
+                "the destination does not know it; the guest sees 0x6 now; on the destination "
+                "the register does not exist (risk guest-visible)"
             ),
         )
     ]
@@ -182,8 +182,8 @@ def test_a_hidden_register_in_use_needs_its_risk_and_nothing_else() -> None:
             "VENDOR_HYP_BMAP_2",
             "accept-risk",
             (
-                "hidden from the VM; the guest reads DISCOVER_IMPL_VER, DISCOVER_IMPL_CPUS there "
-                "now and then what nobody listed (risk guest-visible)"
+                "hidden from the VM; the guest sees DISCOVER_IMPL_VER, DISCOVER_IMPL_CPUS now; "
+                "on the destination the register does not exist (risk guest-visible)"
             ),
         )
     ]
@@ -196,9 +196,9 @@ def test_what_nothing_lifts_is_not_planned() -> None:
     plan = make_plan(move({PSCI: 0x10001, PIR: 5}, {PSCI: 0x10001}), pinned)
     assert [entry.name for entry in plan.entries] == ["PIR_EL1"]
     assert plan_prose(plan, "GUEST", "HOST") == (
-        "GUEST cannot be moved to HOST by any policy:\n"
-        "- PSCI_VERSION of vCPU 0: kvm-psci-version pins PSCI 1.3, which the destination does not "
-        "offer: PSCI 1.3 -> PSCI 1.1"
+        "GUEST cannot be moved to HOST by any policy:\n- PSCI_VERSION of vCPU 0: "
+        "kvm-psci-version pins PSCI 1.3, which the destination does not offer: PSCI 1.3 -> PSCI "
+        "1.1"
     )
 
 
@@ -217,9 +217,9 @@ def test_what_nothing_lifts_is_not_planned() -> None:
                 ),
             },
             (
-                "GUEST cannot be moved to HOST by any policy:\n"
-                "- section 'pl031' instance 0: the guest has this device, the destination has not; "
-                "start the destination with the same devices"
+                "GUEST cannot be moved to HOST by any policy:\n- section 'pl031' instance 0: the "
+                "guest has this device, the destination has not; start the destination with the "
+                "same devices"
             ),
         )
     ],

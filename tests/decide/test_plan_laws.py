@@ -19,10 +19,10 @@ from armferry.policy import (
     NotOnBothEnds,
     OnlySourceIfReset,
     Origin,
+    OriginKind,
     Policy,
     PsciVersion,
     Rekey,
-    Source,
     TakeDestination,
     Tolerance,
     TolerancePlaced,
@@ -53,7 +53,7 @@ INDEXES = [
 indexes = st.sampled_from(INDEXES)
 values = st.sampled_from([0, 1, 2, 0x10001, 0x10003, 0x10305506, 0x1DE7EC7EDBADC0DE])
 lists = st.dictionaries(indexes, values, min_size=1)
-origins = st.sampled_from([(Origin(source, "somewhere"),) for source in Source])
+origins = st.sampled_from([(Origin(source, "somewhere"),) for source in OriginKind])
 tolerances: st.SearchStrategy[Tolerance] = st.one_of(
     st.builds(NotOnBothEnds, indexes),
     st.builds(OnlySourceIfReset, indexes, st.tuples(values)),
@@ -132,7 +132,7 @@ def test_nothing_in_a_plan_is_idle(move: Move, policy: Policy) -> None:
 @settings(max_examples=300, deadline=None)
 def test_a_plan_keeps_its_promise_when_its_file_is_read(move: Move, policy: Policy) -> None:
     plan = make_plan(move, policy)
-    file = parse_document(plan_toml(plan), "plan.toml", Source.FILE)
+    file = parse_document(plan_toml(plan), "plan.toml", OriginKind.FILE)
     accelerator = move.destinations[0].accelerator
     read = aggregate("virt", accelerator, builtin=False, files=[file], command_line=policy)
     again = judge(move, read)

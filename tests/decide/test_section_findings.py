@@ -68,9 +68,8 @@ def test_subsection_at_reset_is_left_out() -> None:
             Effect.REWRITTEN,
             Risk.LOSSLESS,
             (
-                "section 'cpu' instance 0, cpu/wfxt-timer: the destination does not "
-                "accept it; left "
-                "out: it is as after reset, so nothing is lost"
+                "section 'cpu' instance 0, cpu/wfxt-timer: the destination does not accept it; "
+                "left out: it is as after reset, so nothing is lost"
             ),
         )
     ]
@@ -84,9 +83,8 @@ def test_subsection_of_a_fresh_guest_is_left_out() -> None:
             Effect.REWRITTEN,
             Risk.LOSSLESS,
             (
-                "section 'cpu' instance 0, cpu/wfxt-timer: the destination does not "
-                "accept it; left "
-                "out: the guest never ran, so nothing is lost"
+                "section 'cpu' instance 0, cpu/wfxt-timer: the destination does not accept it; "
+                "left out: the guest never ran, so nothing is lost"
             ),
         )
     ]
@@ -99,10 +97,9 @@ def test_subsection_in_use_is_refused_until_it_is_named() -> None:
             Effect.REFUSED,
             Risk.LOSSY,
             (
-                "section 'cpu' instance 0, cpu/wfxt-timer: the destination does not "
-                "accept it and it "
-                "holds 0000000012345678; not left out unless you name it "
-                "(--accept-risk cpu/wfxt-timer)"
+                "section 'cpu' instance 0, cpu/wfxt-timer: the destination does not accept it "
+                "and it holds 0000000012345678; not left out unless you name it (--accept-risk "
+                "cpu/wfxt-timer)"
             ),
         )
     ]
@@ -142,9 +139,8 @@ def test_part_of_a_subsection_cannot_be_left_out() -> None:
             Effect.REFUSED,
             Risk.NONE,
             (
-                "section 'cpu' instance 0, cpu/vfp/fpcr_fpsr: the destination does not "
-                "know it, and "
-                "it is a part of cpu/vfp"
+                "section 'cpu' instance 0, cpu/vfp/fpcr_fpsr: the destination does not know it, "
+                "and it is a part of cpu/vfp"
             ),
         )
     ]
@@ -158,8 +154,8 @@ def test_features_word() -> None:
             Effect.REWRITTEN,
             Risk.LOSSLESS,
             (
-                "section 'cpu' instance 0, env.features: the destination believes the word that "
-                "comes; its own is sent, 0x73f0ef179"
+                "section 'cpu' instance 0, env.features: this QEMU takes env.features from the "
+                "stream; the destination's value 0x73f0ef179 is sent"
             ),
         )
     ]
@@ -168,8 +164,8 @@ def test_features_word() -> None:
             Effect.REFUSED,
             Risk.NONE,
             (
-                "section 'cpu' instance 0, env.features: the destination believes the word that "
-                "comes, and its own is not known; make its fingerprint again"
+                "section 'cpu' instance 0, env.features: this QEMU takes env.features from the "
+                "stream, and its own is not known; make its fingerprint again"
             ),
         )
     ]
@@ -207,8 +203,8 @@ def with_fields(name: str, **lengths: int) -> DeviceLayout:
 def test_fields_of_another_length_are_named() -> None:
     guest, host = with_fields("pl061", data=4, clock=8), with_fields("pl061", data=4, level=2)
     words = (
-        "section 'pl061' instance 0: its fields take 12 bytes, those of the destination 6 (clock, "
-        "level) in the same version; only its QEMU knows whether it reads them"
+        "section 'pl061' instance 0: its fields take 12 bytes, those of the destination 6 "
+        "(clock, level) in the same version; only its QEMU knows whether it reads them"
     )
     for fresh in (True, False):
         assert told(findings(guest, host, fresh=fresh)) == [(Effect.UNCERTAIN, Risk.NONE, words)]
@@ -222,8 +218,8 @@ def test_as_many_elements_as_the_guest_made_are_none() -> None:
     guest, host = with_fields("fifo", data=9), with_fields("fifo", data=3)
     assert findings(guest, host) == ()
     words = (
-        "section 'fifo' instance 0: its fields take 9 bytes, those of the destination 3 (data) in "
-        "the same version; only its QEMU knows whether it reads them"
+        "section 'fifo' instance 0: its fields take 9 bytes, those of the destination 3 (data) "
+        "in the same version; only its QEMU knows whether it reads them"
     )
     assert told(findings(guest, host, fresh=True)) == [(Effect.UNCERTAIN, Risk.NONE, words)]
 
@@ -263,8 +259,8 @@ def test_registers_do_not_count_as_fields_of_the_cpu() -> None:
             False,
             Effect.UNCERTAIN,
             (
-                "section 'pl061' instance 0: it comes in version 3, the destination writes 4; only "
-                "its QEMU knows whether it still reads the older one"
+                "section 'pl061' instance 0: it comes in version 3, the destination writes 4; "
+                "only its QEMU knows whether it still reads the older one"
             ),
         ),
         (
@@ -273,9 +269,9 @@ def test_registers_do_not_count_as_fields_of_the_cpu() -> None:
             True,
             Effect.REFUSED,
             (
-                "section 'pl011' instance 0, pl011/clock: the destination, in the same state, does "
-                "not write this subsection, so it does not know it; only the CPU's own subsections "
-                "can be left out"
+                "section 'pl011' instance 0, pl011/clock: the destination, in the same state, "
+                "does not write this subsection, so it does not know it; only the CPU's own "
+                "subsections can be left out"
             ),
         ),
         (
@@ -285,9 +281,8 @@ def test_registers_do_not_count_as_fields_of_the_cpu() -> None:
             Effect.UNCERTAIN,
             (
                 "section 'pl011' instance 0, pl011/clock: the destination's record lacks this "
-                "subsection; QEMU writes some only while a device needs them, so it "
-                "may know it all "
-                "the same"
+                "subsection; QEMU writes some only while a device needs them, so it may know it "
+                "all the same"
             ),
         ),
     ],

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from armferry.decide import judge, make_plan, plan_prose
+from armferry.decide import Effect, judge, make_plan, plan_prose
 from armferry.ends import Destination
 from armferry.policy import from_options, problems
 from armferry.registers import Accelerator, parse_register
@@ -49,7 +49,8 @@ def lines() -> list[str]:
     verdict = judge(MOVE, POLICY)
     refused = [f"{one.name}: {one.why}" for one in verdict.decisions[0].refused]
     lossy = [f"{o.name}: {o.why}" for o in verdict.decisions[0].anomalies if not o.refused]
-    warned = [*(str(problem) for problem in problems(POLICY)), *verdict.notes]
+    unsure = [str(one) for one in verdict.findings if one.effect is Effect.UNCERTAIN]
+    warned = [*(str(problem) for problem in problems(POLICY)), *unsure]
     sent = replace(
         MOVE,
         source=replace(MOVE.source, devices=MOVE.source.devices[:1]),

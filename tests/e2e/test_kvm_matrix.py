@@ -29,7 +29,7 @@ from armferry.lab.nested import NestedQemu
 from armferry.lab.qemu_package import QEMU_PACKAGE, qemu_package
 from armferry.lab.recording import Recording
 from armferry.lab.releases import release_named
-from armferry.policy import Source, aggregate, parse_document
+from armferry.policy import OriginKind, aggregate, parse_document
 from armferry.registers import Accelerator
 from armferry.stream.description import DeviceLayout
 
@@ -107,7 +107,7 @@ def test_the_gate_judges_an_update_of_the_kernel(capsys: pytest.CaptureFixture[s
     )
 
     # what it prints is a level: for a site that has it, a guest that runs moves both ways
-    site = parse_document(gate.level, "level.toml", Source.SITE)
+    site = parse_document(gate.level, "level.toml", OriginKind.SITE)
     assert site.level == "virt-10.0"
     for source, there in ((old, new), (new, old)):
         ran = replace(source.source().end, at_reset=False)

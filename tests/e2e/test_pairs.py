@@ -30,7 +30,7 @@ from armferry.hosts.fingerprints.subject import Subject, open_subject
 from armferry.hosts.qmp.process import LoadResult, MachineSpec, QemuProcess
 from armferry.lab.guest import GuestLog
 from armferry.lab.qemu_install import InstalledQemu
-from armferry.policy import EMPTY, Policy, Source, aggregate, parse_document
+from armferry.policy import EMPTY, OriginKind, Policy, aggregate, parse_document
 from armferry.stream import rewrite_tail
 
 pytestmark = pytest.mark.qemu
@@ -166,7 +166,7 @@ def planned(move: Move, pair: Pair) -> Plan:
     base = aggregate(pair.machine, move.destinations[0].accelerator)
     plan = make_plan(move, base)
     assert plan.works, plan.obstacles
-    document = parse_document(plan_toml(plan), "plan.toml", Source.FILE)
+    document = parse_document(plan_toml(plan), "plan.toml", OriginKind.FILE)
     policy = aggregate(pair.machine, move.destinations[0].accelerator, files=[document])
     again = judge(move, policy)
     assert (again.answer, again.risk, again.lists, again.findings) == (

@@ -256,8 +256,8 @@ def test_known_source_is_refused_before_the_guest_is_paused(
     assert (outcome.ending, outcome.before_state) == (Ending.REFUSED, True)
     assert outcome.reason == (
         "the move is refused: ID_AA64ISAR0_EL1: the destination does not know it and no rule "
-        "allows dropping it; the guest reads 0x11120 there now and then what nobody listed "
-        "(vCPU 0); decided on the source's fingerprint, before the guest was paused"
+        "allows dropping it; the guest sees 0x11120 now; on the destination the register does "
+        "not exist (vCPU 0); decided on the source's fingerprint, before the guest was paused"
     )
 
 

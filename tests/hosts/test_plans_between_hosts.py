@@ -13,7 +13,15 @@ from armferry.decide import (
 from armferry.ends import Move
 from armferry.hosts.fingerprints.atlas import read_atlas
 from armferry.hosts.fingerprints.subject import Subject
-from armferry.policy import Document, Policy, Source, aggregate, parse_document, problems, to_toml
+from armferry.policy import (
+    Document,
+    OriginKind,
+    Policy,
+    aggregate,
+    parse_document,
+    problems,
+    to_toml,
+)
 
 
 def policy_of(move: Move, *files: Document) -> Policy:
@@ -38,7 +46,7 @@ def test_plan_for_both_ways_keeps_its_promise_in_every_pair() -> None:
         plans = both_ways(one, other)
         united = plans[0][1].policy.union(plans[1][1].policy)
         file = parse_document(to_toml(united), "policy.toml")
-        assert file.source is Source.FILE
+        assert file.source is OriginKind.FILE
         for move, plan in plans:
             policy = policy_of(move, file)
             assert problems(policy) == (), (one.text, other.text)

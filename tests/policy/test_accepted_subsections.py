@@ -2,8 +2,8 @@
 
 from armferry.policy import (
     AcceptedRisk,
+    OriginKind,
     Policy,
-    Source,
     aggregate,
     parse_accepted,
     parse_document,
@@ -21,7 +21,7 @@ def test_written_and_read_back() -> None:
     policy = Policy(accepted=AcceptedRisk(subsections=frozenset({"cpu/zt0", "cpu/fpmr"})))
     text = to_toml(policy)
     assert text == 'accept-risk = ["cpu/fpmr", "cpu/zt0"]\n'
-    document = parse_document(text, "policy.toml", Source.FILE)
+    document = parse_document(text, "policy.toml", OriginKind.FILE)
     assert aggregate("virt", None, builtin=False, files=[document]).accepted == policy.accepted
 
 

@@ -13,10 +13,10 @@ from armferry.policy import (
     DocumentError,
     MachineError,
     OnlySourceIfReset,
+    OriginKind,
     Policy,
     PropertyError,
     PsciVersion,
-    Source,
     TakeDestination,
     Tolerance,
     aggregate,
@@ -162,7 +162,7 @@ accept-risk = ["lossy"]
 [machine.homemade]
 """,
     "/etc/armferry/site.toml",
-    Source.SITE,
+    OriginKind.SITE,
 )
 
 

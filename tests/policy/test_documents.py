@@ -15,9 +15,9 @@ from armferry.policy import (
     OnlySourceIf,
     OnlySourceIfReset,
     Origin,
+    OriginKind,
     Policy,
     PsciVersion,
-    Source,
     Tolerance,
     TolerancePlaced,
     parse_document,
@@ -64,10 +64,10 @@ def test_a_whole_document_is_read() -> None:
     assert document.level == "virt-10.1"
     kvm = document.general(Accelerator.KVM)
     assert kvm == Policy(
-        hidden={0x6030000000160003: (Origin(Source.FILE, where),)},
-        safe_missing={TCR2: (Origin(Source.FILE, where, "because"),)},
+        hidden={0x6030000000160003: (Origin(OriginKind.FILE, where),)},
+        safe_missing={TCR2: (Origin(OriginKind.FILE, where, "because"),)},
         resets={TCR2: frozenset({0, 7})},
-        psci={PsciVersion(1, 1): (Origin(Source.FILE, where),)},
+        psci={PsciVersion(1, 1): (Origin(OriginKind.FILE, where),)},
         accepted=AcceptedRisk(frozenset({TCR2}), guest_visible=True),
     )
     assert [p.tolerance.select for p in document.general(Accelerator.TCG).tolerances] == [
@@ -78,7 +78,7 @@ def test_a_whole_document_is_read() -> None:
         tolerances=(
             TolerancePlaced(
                 CapAtDestination(PSCI),
-                (Origin(Source.FILE, "p.toml: machine virt-rhel9.4.0"),),
+                (Origin(OriginKind.FILE, "p.toml: machine virt-rhel9.4.0"),),
             ),
         )
     )
@@ -95,7 +95,7 @@ KINDS = ", ".join(kind.value for kind in Kind)
             "levl = 'x'",
             (
                 "p: unknown key 'levl', did you mean 'level'? Accepted: level, kvm-psci-version, "
-                "accept-risk, entry, machine"
+                "present-as, accept-risk, entry, machine"
             ),
         ),
         (
@@ -114,7 +114,7 @@ KINDS = ", ".join(kind.value for kind in Kind)
             "accept-risk = ['identification']",
             (
                 "p: accept-risk: 'identification' is a kind of register; accepted is one "
-                "register, guest-visible or lossy"
+                "register, guest-visible, lossy or breaks"
             ),
         ),
         (
@@ -169,7 +169,7 @@ KINDS = ", ".join(kind.value for kind in Kind)
             "[machine.'virt-x1']\nlik='virt-8.2'",
             (
                 "p: machine.\"virt-x1\": unknown key 'lik', did you mean 'like'? Accepted: like, "
-                "kvm-psci-version, accept-risk, entry"
+                "kvm-psci-version, present-as, accept-risk, entry"
             ),
         ),
         ("machine = 3", "p: machine: must be a table, not 3"),
@@ -197,14 +197,14 @@ def test_the_site_is_every_toml_file_of_its_folder(tmp_path: Path) -> None:
         (tmp_path / name).write_text('level = "virt-10.0"\n')
     documents = read_site(tmp_path)
     assert [d.name for d in documents] == [f"{tmp_path}/a.toml", f"{tmp_path}/b.toml"]
-    assert {d.source for d in documents} == {Source.SITE}
+    assert {d.source for d in documents} == {OriginKind.SITE}
 
 
 indexes = st.sampled_from([TCR2, PSCI, 0x40200000200E0298, 0x603000000013C512])
 values = st.integers(0, 2**64 - 1)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 origins = st.lists(
-    st.builds(Origin, st.sampled_from(Source), texts, texts), min_size=1, max_size=2
+    st.builds(Origin, st.sampled_from(OriginKind), texts, texts), min_size=1, max_size=2
 ).map(tuple)
 selectors = st.one_of(indexes, st.sampled_from(Kind))
 tolerances: st.SearchStrategy[Tolerance] = st.one_of(
@@ -227,7 +227,7 @@ policies = st.builds(
 
 def anonymous(policy: Policy) -> Policy:
     """The same rules, nobody's: what is written comes back as the file's."""
-    nobody = (Origin(Source.FILE, ""),)
+    nobody = (Origin(OriginKind.FILE, ""),)
     return replace(
         policy,
         hidden=dict.fromkeys(policy.hidden, nobody),
@@ -246,7 +246,7 @@ def test_a_policy_written_is_the_policy_read(
 
 
 def test_what_is_written_names_registers_and_reasons() -> None:
-    origin = Origin(Source.BUILTIN, "compat level virt-10.1", 'a "reason"')
+    origin = Origin(OriginKind.BUILTIN, "compat level virt-10.1", 'a "reason"')
     policy = Policy(safe_missing={TCR2: (origin,)}, resets={TCR2: frozenset({0})})
     assert to_toml(policy) == (
         "# from compat level virt-10.1\n"

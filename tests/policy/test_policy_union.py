@@ -15,9 +15,9 @@ from armferry.policy.rules import (
     OnlySourceIf,
     OnlySourceIfReset,
     Origin,
+    OriginKind,
     Policy,
     PsciVersion,
-    Source,
     TakeDestination,
     Tolerance,
     TolerancePlaced,
@@ -26,13 +26,15 @@ from armferry.registers import Kind, parse_register
 
 TCR2 = parse_register("TCR2_EL1")
 PSCI = parse_register("PSCI_VERSION")
-LEVEL = Origin(Source.BUILTIN, "compat level virt-10.1", "because")
-OPTION = Origin(Source.COMMAND_LINE, "--hidden-regs")
+LEVEL = Origin(OriginKind.BUILTIN, "compat level virt-10.1", "because")
+OPTION = Origin(OriginKind.COMMAND_LINE, "--hidden-regs")
 
 indexes = st.sampled_from([TCR2, PSCI, 0x40200000200E0298, 0x603000000013C512])
 values = st.integers(0, 2**64 - 1)
 origins = st.lists(
-    st.builds(Origin, st.sampled_from(Source), st.sampled_from("abc"), st.sampled_from(["", "r"])),
+    st.builds(
+        Origin, st.sampled_from(OriginKind), st.sampled_from("abc"), st.sampled_from(["", "r"])
+    ),
     min_size=1,
     max_size=3,
 ).map(tuple)
@@ -95,14 +97,13 @@ def test_a_list_set_twice_remembers_everyone_who_set_it() -> None:
 
 
 def test_sources_rise_in_specificity() -> None:
-    assert [s.value for s in sorted(Source, key=lambda s: s.rank)] == [
+    assert [s.value for s in sorted(OriginKind, key=lambda s: s.rank)] == [
         "builtin",
         "site",
         "file",
         "command line",
-        "derived",
     ]
-    placed = [Origin(source, "x") for source in Source]
+    placed = [Origin(source, "x") for source in OriginKind]
     assert all(low < high for low, high in itertools.pairwise(placed))
 
 
@@ -124,7 +125,7 @@ def test_psci_version_as_the_register_holds_it(version: PsciVersion, value: int,
 
 
 def test_the_most_specific_pin_wins_and_of_equals_the_lowest() -> None:
-    site = Origin(Source.SITE, "site")
+    site = Origin(OriginKind.SITE, "site")
     pinned = Policy(psci={PsciVersion(1, 0): (LEVEL, site), PsciVersion(1, 3): (OPTION,)})
     assert (pinned.psci_version, pinned.psci_origins) == (PsciVersion(1, 3), (OPTION,))
     equal = Policy(psci={PsciVersion(1, 3): (OPTION,), PsciVersion(1, 1): (OPTION,)})

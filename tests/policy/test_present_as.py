@@ -7,7 +7,7 @@ from armferry.policy import (
     DocumentError,
     MachineError,
     Origin,
-    Source,
+    OriginKind,
     parse_document,
     present_as,
 )
@@ -15,7 +15,7 @@ from armferry.policy import (
 
 def site(*texts: str) -> list[Document]:
     return [
-        parse_document(text, f"{number}.toml", Source.SITE) for number, text in enumerate(texts)
+        parse_document(text, f"{number}.toml", OriginKind.SITE) for number, text in enumerate(texts)
     ]
 
 
@@ -28,7 +28,7 @@ def test_nobody_says_it() -> None:
 
 def test_for_every_machine() -> None:
     assert present_as("virt-10.0", site(A, A)) == Origin(
-        Source.SITE, "0.toml: present-as", "atlas:5.10/neoverse-n1"
+        OriginKind.SITE, "0.toml: present-as", "atlas:5.10/neoverse-n1"
     )
 
 
@@ -41,7 +41,7 @@ def test_only_up_to_a_level() -> None:
 def test_machine_comes_before_everyone() -> None:
     found = present_as("virt-10.0", site(f'{A}[machine."virt-10.0"]\n{B}'))
     assert found == Origin(
-        Source.SITE, "0.toml: machine virt-10.0: present-as", "/etc/armferry/fleet.json"
+        OriginKind.SITE, "0.toml: machine virt-10.0: present-as", "/etc/armferry/fleet.json"
     )
 
 

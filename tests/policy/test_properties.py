@@ -17,7 +17,7 @@ from armferry.policy.properties import (
     parse_list,
     parse_psci_version,
 )
-from armferry.policy.rules import Origin, PsciVersion, Source
+from armferry.policy.rules import Origin, OriginKind, PsciVersion
 from armferry.registers import parse_register
 
 TCR2 = 0x603000000013C103
@@ -230,8 +230,8 @@ def test_a_single_comma_inside_a_cpu_list_is_refused_as_qemu_refuses_it() -> Non
 
 def test_properties_become_a_policy_that_says_where_they_stood() -> None:
     policy = Properties((1,), (2,), (PsciVersion(1, 1),)).policy("-cpu")
-    assert policy.hidden == {1: (Origin(Source.COMMAND_LINE, "-cpu x-mig-hidden-regs"),)}
+    assert policy.hidden == {1: (Origin(OriginKind.COMMAND_LINE, "-cpu x-mig-hidden-regs"),)}
     assert policy.safe_missing == {
-        2: (Origin(Source.COMMAND_LINE, "-cpu x-mig-safe-missing-regs"),)
+        2: (Origin(OriginKind.COMMAND_LINE, "-cpu x-mig-safe-missing-regs"),)
     }
-    assert policy.psci_origins == (Origin(Source.COMMAND_LINE, "-cpu kvm-psci-version"),)
+    assert policy.psci_origins == (Origin(OriginKind.COMMAND_LINE, "-cpu kvm-psci-version"),)

@@ -12,11 +12,11 @@ from armferry.policy import (
     OnlySourceIf,
     OnlySourceIfReset,
     Origin,
+    OriginKind,
     Policy,
     PsciVersion,
     Rekey,
     RuleError,
-    Source,
     TakeDestination,
     Tolerance,
     TolerancePlaced,
@@ -29,7 +29,7 @@ from armferry.registers import Kind
 TCR2 = 0x603000000013C103
 PIR = 0x603000000013C513
 PSCI = 0x6030000000140000
-OPTION = (Origin(Source.COMMAND_LINE, "--tolerate"),)
+OPTION = (Origin(OriginKind.COMMAND_LINE, "--tolerate"),)
 RULES = (
     "not-on-both-ends; only-source-if (value & MASK) == EXPECTED; only-source-if-reset "
     "[VALUE, ...]; differ-in-mask MASK; field <= destination; cap at destination; "
@@ -278,7 +278,7 @@ def test_a_rule_that_cannot_be_meant_is_a_problem(rules: list[str], expected: st
 
 
 def test_hidden_registers_contradict_their_tolerances() -> None:
-    hidden = (Origin(Source.SITE, "site.toml"),)
+    hidden = (Origin(OriginKind.SITE, "site.toml"),)
     rules = ("TCR2_EL1: not-on-both-ends", "PIR_EL1: re-key TCR2_EL1")
     placed = tuple(TolerancePlaced(parse_tolerance(rule), OPTION) for rule in rules)
     policy = Policy(hidden={TCR2: hidden}, safe_missing={TCR2: hidden}, tolerances=placed)
@@ -300,7 +300,7 @@ def test_hidden_registers_contradict_their_tolerances() -> None:
 
 def test_a_condition_decides_nothing_beside_an_unconditional_list() -> None:
     rule = parse_tolerance("TCR2_EL1: only-source-if-reset 0x0")
-    site = (Origin(Source.SITE, "site.toml"),)
+    site = (Origin(OriginKind.SITE, "site.toml"),)
     both = Policy(safe_missing={TCR2: site}, tolerances=(TolerancePlaced(rule, OPTION),))
     assert [str(problem) for problem in problems(both)] == [
         (
@@ -308,7 +308,7 @@ def test_a_condition_decides_nothing_beside_an_unconditional_list() -> None:
             "whatever it holds; keep one of the two (from --tolerate, site.toml)"
         )
     ]
-    shipped = (Origin(Source.BUILTIN, "compat level virt-10.2"),)
+    shipped = (Origin(OriginKind.BUILTIN, "compat level virt-10.2"),)
     wider = Policy(safe_missing={TCR2: site}, tolerances=(TolerancePlaced(rule, shipped),))
     assert problems(wider) == ()
 
@@ -317,7 +317,7 @@ def test_a_pin_decides_before_a_cap() -> None:
     rule = parse_tolerance("PSCI_VERSION: cap at destination")
     policy = Policy(
         tolerances=(TolerancePlaced(rule, OPTION),),
-        psci={PsciVersion(1, 1): (Origin(Source.SITE, "site.toml"),)},
+        psci={PsciVersion(1, 1): (Origin(OriginKind.SITE, "site.toml"),)},
     )
     assert [str(problem) for problem in problems(policy)] == [
         (

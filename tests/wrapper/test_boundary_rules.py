@@ -1,12 +1,12 @@
 """Rules of several sources, united: the later one counts where two set the same bits."""
 
 from armferry.boundary import Action, Rule, Table, carry, hide, pin
-from armferry.policy import Origin, Policy, Source
+from armferry.policy import Origin, OriginKind, Policy
 from armferry.wrapper.beside.boundary_rules import carried_rules, hidden_rules, united
 
 PSCI, TCR2, PIR = 0x6030000000140000, 0x603000000013C103, 0x603000000013C513
 WIDE = 0x6040000000150000
-WHERE = (Origin(Source.COMMAND_LINE, "-cpu"),)
+WHERE = (Origin(OriginKind.COMMAND_LINE, "-cpu"),)
 
 
 def test_later_settings_count() -> None:

@@ -151,8 +151,8 @@ def test_refusal_leaves_the_guest_on_the_source(rig: Any) -> None:
         assert outcome.before_state
         assert outcome.reason == (
             "the move is refused: ID_AA64ISAR0_EL1: the destination does not know it and no "
-            "rule allows dropping it; the guest reads 0x11120 there now and then what nobody "
-            "listed (vCPU 0, 1)"
+            "rule allows dropping it; the guest sees 0x11120 now; on the destination the "
+            "register does not exist (vCPU 0, 1)"
         )
         assert outcome.document()["verdict"]["verdict"] == "fails"
         rig.wait_run_state(source, "running")

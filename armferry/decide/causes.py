@@ -1,0 +1,337 @@
+"""Why a register ends in its class, as values: a closed set of types.
+
+`merge` makes them, `words` puts them into English, `plan` matches them; no other module reads an
+English sentence to learn what happened.
+"""
+
+from dataclasses import dataclass
+
+from armferry.decide.risk_level import Risk
+from armferry.ends import NotKnown
+from armferry.policy import PsciVersion
+from armferry.registers import FieldDifference
+
+__all__ = [
+    "Arrives",
+    "AtMost",
+    "Capped",
+    "Cause",
+    "Change",
+    "Condition",
+    "Declared",
+    "DifferenceInMask",
+    "Dropped",
+    "Evidence",
+    "FieldsFit",
+    "Fixed",
+    "Harm",
+    "HeldReset",
+    "Hidden",
+    "KnownReset",
+    "KvmPattern",
+    "Lacks",
+    "LeftByGuest",
+    "LosesFeatures",
+    "Matched",
+    "NeverRan",
+    "NotOffered",
+    "NothingLost",
+    "OneEndOnly",
+    "OnlyThere",
+    "OwnTaken",
+    "Permission",
+    "Pinned",
+    "ReadsElse",
+    "Refusal",
+    "RenamedTo",
+    "ResetByRule",
+    "SameThere",
+    "SourceReset",
+    "StockIgnores",
+    "TooWide",
+    "ValueChanged",
+    "ValueLost",
+    "ValueRefused",
+    "Zero",
+]
+
+# -- why a value is the one that the register had after reset
+
+
+@dataclass(frozen=True, slots=True)
+class NeverRan:
+    """The guest never ran."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceReset:
+    """`value` is the reset value of the source's host."""
+
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class KnownReset:
+    """`value` is a reset value that a compat level or the user states."""
+
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResetByRule:
+    """The rule that drops the register lists its value as a reset value."""
+
+
+@dataclass(frozen=True, slots=True)
+class KvmPattern:
+    """`value` is what KVM puts into registers whose reset value is unknown."""
+
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Zero:
+    """It is zero, and the destination, which lacks it, reads as zero: nothing is missed."""
+
+
+Evidence = NeverRan | SourceReset | KnownReset | ResetByRule | KvmPattern | Zero
+
+# -- what it is for the guest
+
+
+@dataclass(frozen=True, slots=True)
+class NothingLost:
+    """Nobody wrote the register."""
+
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class SameThere:
+    """The guest reads the same value afterwards."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValueLost:
+    """A value that the guest may have written is gone."""
+
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadsElse:
+    """The guest reads `before` now and `after` afterwards: None where no register is."""
+
+    before: int
+    after: int | NotKnown | None
+
+
+@dataclass(frozen=True, slots=True)
+class LosesFeatures:
+    """Features of the CPU that the guest may be using are gone or have changed."""
+
+    before: int
+    after: int
+    fields: tuple[FieldDifference, ...]
+
+
+Harm = NothingLost | SameThere | ValueLost | ReadsElse | LosesFeatures
+
+# -- by which rule a register may stay behind
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """It is hidden from the VM."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """It is declared safe to be missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneEndOnly:
+    """It may exist on one end only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """It may be dropped while `value & mask == expected`."""
+
+    mask: int
+    expected: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeldReset:
+    """It may be dropped while it holds its reset value."""
+
+
+@dataclass(frozen=True, slots=True)
+class StockIgnores:
+    """The destination's QEMU loads the guest without it by itself."""
+
+
+Permission = Hidden | Declared | OneEndOnly | Condition | HeldReset | StockIgnores
+
+# -- why the destination does not take a value
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """The destination fixes the register at `own`."""
+
+    own: int
+
+
+@dataclass(frozen=True, slots=True)
+class AtMost:
+    """The destination offers `own` at most: a firmware version."""
+
+    own: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lacks:
+    """The destination lacks the firmware services `bits`."""
+
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class TooWide:
+    """The value has more bits than the register that it is to go into."""
+
+
+Refusal = Fixed | AtMost | Lacks | TooWide
+
+# -- by which rule another value is sent
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """kvm-psci-version pins it."""
+
+    version: PsciVersion
+
+
+@dataclass(frozen=True, slots=True)
+class OwnTaken:
+    """The destination's value is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class DifferenceInMask:
+    """It differs in the bits of `mask` only."""
+
+    mask: int
+
+
+@dataclass(frozen=True, slots=True)
+class FieldsFit:
+    """No field is beyond the destination's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capped:
+    """It is capped at the destination's."""
+
+
+Change = Pinned | OwnTaken | DifferenceInMask | FieldsFit | Capped
+
+# -- what became of the register
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """The source's value is sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """The source's value does not travel, or may not: `permission` is None where no rule says so.
+
+    `asks` is the risk that the user has to accept first, None when that is not needed.
+    """
+
+    permission: Permission | None
+    harm: Harm
+    asks: Risk | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RenamedTo:
+    """It is sent as `name`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class OnlyThere:
+    """The source does not have it: it keeps its reset value, or `sent` says that its own is sent.
+
+    `recorded` says that what is sent was recorded of a guest that ran.
+    """
+
+    sent: bool
+    recorded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LeftByGuest:
+    """The source does not have it, and what would be sent is what another guest left there."""
+
+    value: int
+    asks: Risk | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ValueRefused:
+    """The destination does not take `value`. `renamed` is the register's name on the source."""
+
+    reason: Refusal
+    value: int
+    own: int
+    harm: Harm
+    renamed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ValueChanged:
+    """`sent` goes instead of `value`, by a rule; `renamed` and `asks` as above."""
+
+    rule: Change
+    value: int
+    sent: int
+    harm: Harm
+    renamed: str = ""
+    asks: Risk | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Arrives:
+    """It comes under `renamed`, its name on the source."""
+
+    renamed: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotOffered:
+    """kvm-psci-version pins a version that the destination does not offer."""
+
+    version: PsciVersion
+    own: int
+
+
+Cause = (
+    Matched
+    | Dropped
+    | RenamedTo
+    | OnlyThere
+    | LeftByGuest
+    | ValueRefused
+    | ValueChanged
+    | Arrives
+    | NotOffered
+)
