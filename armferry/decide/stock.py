@@ -31,6 +31,7 @@ from armferry.stream.description import DeviceLayout, StructLayout
 __all__ = ["MessageClass", "StockVerdict", "stock_verdict"]
 
 _CPU = "cpu"
+_PER_CPU_GIC = "arm_gicv3"
 
 
 class MessageClass(enum.StrEnum):
@@ -40,6 +41,7 @@ class MessageClass(enum.StrEnum):
     MACHINE_TYPE = "machine type"
     UNKNOWN_BLOCK = "unknown memory block"
     BLOCK_SIZE = "memory block size"
+    VCPUS = "number of vCPUs"
     LIST_TOO_LONG = "register list too long"
     REGISTERS_REFUSED = "registers refused"
     UNKNOWN_SUBSECTION = "unknown subsection"
@@ -84,7 +86,7 @@ class _Load:
 
     def run(self) -> StockVerdict:
         source, destination = self._move.source.devices, self._move.destination.devices
-        refused: StockVerdict | None = self._configuration() or self._memory()
+        refused: StockVerdict | None = self._configuration() or self._memory() or self._vcpus()
         if refused is not None:
             return refused
         if not source or not destination:
@@ -143,6 +145,14 @@ class _Load:
             self._lines.append(cause)
             return self._ram_failed(group)
         return None
+
+    def _vcpus(self) -> StockVerdict | None:
+        """A GICv3 of another number of vCPUs: QEMU then reads on at the wrong place."""
+        here, there = self._move.source, self._move.destination
+        redistributors = any(one.name == _PER_CPU_GIC for one in here.devices)
+        if not there.whole or len(here.cpus) == len(there.cpus) or not redistributors:
+            return None
+        return self._verdict(MessageClass.VCPUS)
 
     def _ram_failed(self, group: MessageClass) -> StockVerdict:
         failed = "load of migration failed: Invalid argument"
