@@ -27,6 +27,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     "Decide": {
         "fingerprint": "what a host would accept, as a document",
         "check": "say before the move whether it works, and which register stands in the way",
+        "baseline": "one register set for guests that are to move among a group of hosts",
         "plan": "the smallest policy that makes the move work, each entry justified",
     },
     "Move": {
