@@ -12,7 +12,7 @@ from armferry.decide.risk_level import Risk
 from armferry.ends import UNKNOWN, Move
 from armferry.policy import AcceptedRisk
 from armferry.registers import Accelerator
-from armferry.registers.midr import identify
+from armferry.registers.midr import identify, processor_list
 
 __all__ = ["compare_hosts", "unknown_of_hosts"]
 
@@ -180,20 +180,6 @@ def _cores(move: Move) -> Iterator[Circumstance]:
         "one kind only; start QEMU there on the processors of that kind (taskset --cpu-list), and "
         "see that the fingerprint was made on the same",
     )
-
-
-def processor_list(numbers: tuple[int, ...]) -> str:
-    """Processors as `taskset --cpu-list` takes them: `0-3,6`."""
-    parts: list[str] = []
-    begin = last = -2
-    for number in (*sorted(numbers), -2):
-        if number == last + 1:
-            last = number
-            continue
-        if begin >= 0:
-            parts.append(str(begin) if begin == last else f"{begin}-{last}")
-        begin = last = number
-    return ",".join(parts)
 
 
 def _weighed(

@@ -7,7 +7,7 @@ CPUs.
 
 from dataclasses import dataclass
 
-__all__ = ["CpuIdentity", "identify"]
+__all__ = ["CpuIdentity", "identify", "processor_list"]
 
 _IMPLEMENTERS = {
     0x41: "Arm",
@@ -79,3 +79,17 @@ class CpuIdentity:
 
 def identify(midr: int) -> CpuIdentity:
     return CpuIdentity(midr >> 24 & 0xFF, midr >> 4 & 0xFFF, midr >> 20 & 0xF, midr & 0xF)
+
+
+def processor_list(numbers: tuple[int, ...]) -> str:
+    """Processors as `taskset --cpu-list` takes them: `0-3,6`."""
+    parts: list[str] = []
+    begin = last = -2
+    for number in (*sorted(numbers), -2):
+        if number == last + 1:
+            last = number
+            continue
+        if begin >= 0:
+            parts.append(str(begin) if begin == last else f"{begin}-{last}")
+        begin = last = number
+    return ",".join(parts)

@@ -175,3 +175,35 @@ def test_host_and_hook(tmp_path: Path, armferry: Any) -> None:
     document = _json(armferry("hook", "test", "guest.xml", "--hooks", "hooks", "--json"), 0)
     assert set(document) == _documented("hook test")
     assert (document["stopped"], document["moves"], document["said"]) == (False, "stock", "")
+
+
+def test_baseline(tmp_path: Path, armferry: Any) -> None:
+    hosts = ("atlas:6.12/neoverse-n1", "atlas:7.3/neoverse-n1")
+    document = _json(armferry("baseline", *hosts, "--json"), 0)
+    assert set(document) == _documented("baseline")
+    assert {*document["hosts"][0], *document["hosts"][1]["changed"][0]} == _inner(
+        "baseline", "hosts"
+    )
+    impossible = _json(armferry("baseline", hosts[0], "atlas:6.12/neoverse-v1", "--json"), 2)
+    assert set(impossible["impossible"][0]) == _inner("baseline", "impossible")
+
+
+def test_baseline_is_written_for_each_host(tmp_path: Path, armferry: Any) -> None:
+    hosts = ("atlas:6.12/neoverse-n1", "atlas:7.3/neoverse-n1")
+    assert armferry("baseline", *hosts, "-o", "made").code == 0
+    made = tmp_path / "made"
+    assert sorted(path.name for path in made.iterdir()) == [
+        "atlas-6.12-neoverse-n1.args",
+        "atlas-7.3-neoverse-n1.args",
+        "baseline.json",
+        "baseline.toml",
+        "baseline.xml",
+    ]
+    words = "armferry-qemu -accel kvm -cpu host,x-armferry-as=made/baseline.json\n"
+    assert (made / "atlas-7.3-neoverse-n1.args").read_text() == words
+    shown = json.loads(armferry("inspect", "made/baseline.json", "--json").out)
+    assert shown["kernel"].startswith("6.12")
+    checked = armferry(
+        "check", hosts[0], "--to", "made/baseline.json", "--policy", "made/baseline.toml"
+    )
+    assert checked.code in (0, 1), checked.out

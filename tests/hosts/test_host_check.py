@@ -49,6 +49,27 @@ def test_furnished_host(tmp_path: Path) -> None:
     assert _found(findings, "fingerprints")[1] == (Grade.WARNING, "of no other host")
 
 
+def _cores(root: Path, midrs: list[int]) -> None:
+    for number, midr in enumerate(midrs):
+        folder = root / f"sys/devices/system/cpu/cpu{number}/regs/identification"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "midr_el1").write_text(f"{midr:#018x}\n")
+
+
+def test_kinds_of_cores(tmp_path: Path) -> None:
+    _cores(tmp_path, [0x413FD0C1] * 4)
+    assert _found(check_host(tmp_path / "state", tmp_path), "cores") == [
+        (Grade.GOOD, "all alike: Arm Neoverse N1 r3p1 (0-3)")
+    ]
+    _cores(tmp_path, [0x412FD050] * 4 + [0x414FD0B0] * 4)
+    (found,) = [one for one in check_host(tmp_path / "state", tmp_path) if one.what == "cores"]
+    assert (found.grade, found.found) == (
+        Grade.WARNING,
+        "2 kinds: Arm Cortex-A55 r2p0 (0-3), Arm Cortex-A76 r4p0 (4-7)",
+    )
+    assert found.hint.endswith("taskset --cpu-list 0-3 or taskset --cpu-list 4-7")
+
+
 def test_a_helper_that_hangs_hides_no_other_finding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from armferry.errors import ArmferryError, unforeseen
+from armferry.hosts.fingerprints.kvm.hardware import CORES, kinds_of_cores
 from armferry.hosts.libvirt.hook_install import HOOKS_FOLDER, installed_carrier
 from armferry.hosts.libvirt.state_folder import kinds_of_domains, other_hosts, stored
 from armferry.hosts.program import ProgramFault, answer_of
+from armferry.registers.midr import identify, processor_list
 from armferry.stream.save_image import Compression
 
 __all__ = ["Grade", "HostFinding", "check_host"]
@@ -50,6 +52,7 @@ def check_host(state: Path, root: Path = Path("/")) -> tuple[HostFinding, ...]:
     checks: tuple[tuple[str, Callable[[], Iterable[HostFinding]]], ...] = (
         ("kernel", _kernel),
         ("KVM", lambda: _kvm(root)),
+        ("cores", lambda: _cores(root)),
         ("QEMU", _qemus),
         ("libvirt", _libvirt),
         ("domains", _domains),
@@ -86,6 +89,24 @@ def _kvm(root: Path) -> Iterator[HostFinding]:
         )
     else:
         yield HostFinding("KVM", Grade.GOOD, str(device))
+
+
+def _cores(root: Path) -> Iterator[HostFinding]:
+    """KVM runs a guest on one kind of core; on others it ends with an error at a later time."""
+    kinds = kinds_of_cores(root / CORES.relative_to("/"))
+    if kinds is None:
+        return
+    names = [f"{identify(midr).text} ({processor_list(one)})" for midr, one in kinds.items()]
+    if len(kinds) == 1:
+        yield HostFinding("cores", Grade.GOOD, f"all alike: {names[0]}")
+        return
+    lists = " or ".join(f"taskset --cpu-list {processor_list(one)}" for one in kinds.values())
+    yield HostFinding(
+        "cores",
+        Grade.WARNING,
+        f"{len(kinds)} kinds: {', '.join(names)}",
+        f"start each QEMU, and armferry fingerprint, on one kind: {lists}",
+    )
 
 
 def _qemus() -> Iterator[HostFinding]:
