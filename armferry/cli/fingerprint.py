@@ -11,12 +11,18 @@ import math
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from armferry.cli.qemu_program import QEMU_HELP, qemu_program
+from armferry.errors import ArmferryError
 from armferry.hosts.fingerprints.fingerprint import Fingerprint, dump
 
+if TYPE_CHECKING:
+    from armferry.hosts.libvirt.native import DomainCommand
+
 __all__ = ["add_parsers"]
+
+_WRAPPER = "armferry-qemu"
 
 
 def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -25,10 +31,10 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     kinds = parser.add_subparsers(metavar="KIND", required=True, parser_class=type(parser))
 
     qemu = kinds.add_parser("qemu", help="probe a QEMU on this host")
-    qemu.add_argument("--machine", required=True, help="the guest's machine type: virt-10.0")
-    qemu.add_argument("--cpu", required=True, help="the guest's CPU: host, cortex-a57, max")
+    qemu.add_argument("--machine", help="the guest's machine type: virt-10.0")
+    qemu.add_argument("--cpu", help="the guest's CPU: host, cortex-a57, max")
     qemu.add_argument(
-        "--accel", choices=("tcg", "kvm"), default="tcg", help="accelerator (default: tcg)"
+        "--accel", choices=("tcg", "kvm", "hvf"), default="tcg", help="accelerator (default: tcg)"
     )
     qemu.add_argument("--smp", type=int, default=1, help="number of vCPUs (default: 1)")
     qemu.add_argument("--memory", type=int, default=64, help="MiB of memory (default: 64)")
@@ -39,8 +45,19 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     qemu.add_argument(
         "--extra", action="append", default=[], metavar="WORD", help="one more word for QEMU"
     )
+    guest = qemu.add_argument_group(
+        "one guest",
+        "with its own memory, vCPUs and devices; nothing of the host is opened or taken",
+    )
+    guest.add_argument(
+        "words", metavar="-- QEMU-ARGUMENTS", nargs="*", help="the guest's own command line"
+    )
+    guest.add_argument("--from-domain", metavar="XML", type=Path, help="that of a libvirt domain")
+    guest.add_argument(
+        "--from-qmp", metavar="unix:PATH", help="that of the QEMU with this QMP socket, which runs"
+    )
     _add_output(qemu)
-    qemu.set_defaults(func=run_qemu)
+    qemu.set_defaults(func=run_qemu, usage_error=qemu.error)
 
     kvm = kinds.add_parser("kvm", help="ask this host's /dev/kvm directly")
     kvm.add_argument(
@@ -75,6 +92,17 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 def run_qemu(arguments: argparse.Namespace) -> int:
     """Probes a QEMU."""
+    ways = [bool(arguments.words), bool(arguments.from_domain), bool(arguments.from_qmp)]
+    kind = bool(arguments.machine or arguments.cpu)
+    if sum(ways) + kind != 1:
+        arguments.usage_error(
+            "give --machine and --cpu, or the guest's command line after --, or --from-domain, or "
+            "--from-qmp"
+        )
+    if any(ways):
+        return _run_guest(arguments)
+    if not (arguments.machine and arguments.cpu):
+        arguments.usage_error("--machine and --cpu go together")
     from armferry.hosts.fingerprints.probe import fingerprint_of_qemu
     from armferry.hosts.qmp.process import MachineSpec
 
@@ -87,6 +115,63 @@ def run_qemu(arguments: argparse.Namespace) -> int:
         extra=tuple(arguments.extra),
     )
     found = fingerprint_of_qemu(qemu_program(arguments.qemu), spec, time_limit=arguments.time_limit)
+    return _write(found, arguments)
+
+
+def _run_guest(arguments: argparse.Namespace) -> int:
+    """Probes a QEMU with a guest's own command line."""
+    from armferry.hosts.fingerprints.from_command import fingerprint_of_command
+    from armferry.wrapper.commandline.properties import strip_properties
+
+    words: tuple[str, ...] = tuple(arguments.words)
+    program = arguments.qemu
+    if arguments.from_domain is not None:
+        from armferry.hosts.libvirt.native import domain_command
+
+        domain = domain_command(arguments.from_domain)
+        program = program or domain.facts.emulator
+        if domain.words is None:
+            return _run_domain(arguments, domain, program)
+        words = domain.words
+    elif arguments.from_qmp is not None:
+        from armferry.hosts.qmp.command_of import running_command
+
+        running = running_command(arguments.from_qmp)
+        program, words = program or str(running.program), running.words
+    elif not words[0].startswith("-"):
+        first = words[0]
+        program = program or (None if first.endswith(_WRAPPER) else first)
+        words = words[1:]
+    plain = tuple(strip_properties(words))
+    made = fingerprint_of_command(qemu_program(program), plain, time_limit=arguments.time_limit)
+    if made.left_out:
+        print(
+            f"armferry: left out, for they are pieces of the host: {'; '.join(made.left_out)}",
+            file=sys.stderr,
+        )
+    return _write(made.fingerprint, arguments)
+
+
+def _run_domain(arguments: argparse.Namespace, domain: "DomainCommand", program: str) -> int:
+    """Without libvirt, the kind of guest that a domain is."""
+    from armferry.hosts.fingerprints.probe import fingerprint_of_qemu
+    from armferry.hosts.qmp.process import MachineSpec
+
+    facts = domain.facts
+    if not facts.cpu:
+        raise ArmferryError(f"{arguments.from_domain}: the XML does not say which CPU it has")
+    print(
+        f"armferry: {domain.why}, so the domain's devices are not in the fingerprint",
+        file=sys.stderr,
+    )
+    spec = MachineSpec(
+        machine=facts.machine,
+        cpu=facts.cpu,
+        accel=facts.accelerator,
+        smp=domain.vcpus,
+        memory=domain.memory,
+    )
+    found = fingerprint_of_qemu(qemu_program(program), spec, time_limit=arguments.time_limit)
     return _write(found, arguments)
 
 

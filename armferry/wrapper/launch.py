@@ -20,6 +20,7 @@ from armferry.gateway import Judge
 from armferry.gateway.address import FdAddress, TcpAddress, UnixAddress
 from armferry.hosts.fingerprints.as_end import end_of
 from armferry.hosts.fingerprints.fingerprint import Fingerprint, dump, parse
+from armferry.hosts.qmp.options import number_in, options_of
 from armferry.policy import (
     EMPTY,
     SITE_FOLDER,
@@ -57,7 +58,6 @@ from armferry.wrapper.commandline.monitors import (
     monitors_of,
     moved_aside,
 )
-from armferry.wrapper.commandline.options import number_in, options_of
 from armferry.wrapper.commandline.properties import parse_properties, policy_of, strip_properties
 from armferry.wrapper.commandline.uri import NamedFd, Target, parse_channels, parse_uri
 from armferry.wrapper.errors import ArgumentFault, SetUpFault

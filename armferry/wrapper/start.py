@@ -61,7 +61,7 @@ def underlying() -> str:
 
 def _asks(words: "list[str]") -> bool:
     """Whether no guest can come of this command line."""
-    from armferry.wrapper.commandline.options import options_of, segments
+    from armferry.hosts.qmp.options import options_of, segments
 
     machine = ""
     for option in options_of(words):

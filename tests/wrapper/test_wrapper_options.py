@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from armferry.hosts.qmp.options import FLAGS, joined, keyed, options_of, segments
 from armferry.lab.qemu_install import InstalledQemu
 from armferry.lab.releases import RELEASES
-from armferry.wrapper.commandline.options import FLAGS, joined, keyed, options_of, segments
 
 TEXT = st.text(alphabet="ab,=-. ", max_size=12)
 

@@ -29,6 +29,7 @@ from armferry.gateway.channel import Channel, SocketChannel
 from armferry.gateway.judge import Judgement
 from armferry.gateway.session import Judging
 from armferry.hosts.files.descriptor import DescriptorWindow
+from armferry.hosts.qmp.options import number_in
 from armferry.stream import read_saved
 from armferry.stream.events import DeviceSection
 from armferry.wrapper.beside.bridges import (
@@ -43,7 +44,6 @@ from armferry.wrapper.beside.bridges import (
 from armferry.wrapper.beside.mapped import MappedSave, changed_end, pour_plain
 from armferry.wrapper.beside.outgoing_judge import HidingJudge
 from armferry.wrapper.commandline.fdsets import FdSets, fdset_number
-from armferry.wrapper.commandline.options import number_in
 from armferry.wrapper.commandline.uri import FileTarget, NamedFd, Target
 from armferry.wrapper.errors import UriFault
 from armferry.wrapper.relay.listeners import listening_tcp

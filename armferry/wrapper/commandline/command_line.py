@@ -7,7 +7,7 @@ system/invocation manual). Everything else on the command line is none of its bu
 import json
 from dataclasses import dataclass
 
-from armferry.wrapper.commandline.options import joined, keyed, number_in, options_of, segments
+from armferry.hosts.qmp.options import joined, keyed, number_in, options_of, segments
 
 __all__ = ["CommandLine", "is_main_channel", "read_command_line"]
 

@@ -10,7 +10,7 @@ import fcntl
 import os
 from collections.abc import Iterable
 
-from armferry.wrapper.commandline.options import keyed, number_in, options_of
+from armferry.hosts.qmp.options import keyed, number_in, options_of
 
 __all__ = ["FdSets", "fdset_number", "given_sets"]
 

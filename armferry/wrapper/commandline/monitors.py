@@ -10,7 +10,7 @@ import enum
 import json
 from dataclasses import dataclass
 
-from armferry.wrapper.commandline.options import (
+from armferry.hosts.qmp.options import (
     Option,
     joined,
     keyed,

@@ -9,6 +9,7 @@ import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from armferry.hosts.qmp.options import Option, keyed, options_of, segments
 from armferry.policy import (
     EMPTY,
     CpuOption,
@@ -23,7 +24,6 @@ from armferry.policy import (
     parse_list,
     parse_psci_version,
 )
-from armferry.wrapper.commandline.options import Option, keyed, options_of, segments
 from armferry.wrapper.errors import ArgumentFault
 
 __all__ = ["NAMES", "PropertyOption", "parse_properties", "policy_of", "strip_properties"]
