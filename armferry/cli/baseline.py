@@ -21,7 +21,7 @@ from armferry.ferry.copy import written_beside
 from armferry.hosts.files.descriptor import write_all
 from armferry.hosts.fingerprints.fingerprint import Fingerprint, Provenance, dump
 from armferry.hosts.fingerprints.subject import Subject, open_subject
-from armferry.policy import Origin, Policy, PsciVersion, Source, to_toml
+from armferry.policy import Origin, OriginKind, Policy, PsciVersion, to_toml
 from armferry.registers import Accelerator, name
 
 __all__ = ["add_parsers"]
@@ -228,8 +228,8 @@ def _fingerprint(baseline: Baseline, subjects: list[Subject]) -> Fingerprint:
 def _policy(baseline: Baseline) -> Policy:
     """What `armferry check` needs to know of guests that were started with the baseline."""
     hidden = {index for part in baseline.hosts for index in part.hidden}
-    origins = (Origin(Source.FILE, _POLICY, "not every host of the baseline has it"),)
-    oldest = (Origin(Source.FILE, _POLICY, "what the oldest of the hosts has"),)
+    origins = (Origin(OriginKind.FILE, _POLICY, "not every host of the baseline has it"),)
+    oldest = (Origin(OriginKind.FILE, _POLICY, "what the oldest of the hosts has"),)
     version = _psci_version(baseline)
     return Policy(
         hidden=dict.fromkeys(sorted(hidden), origins),

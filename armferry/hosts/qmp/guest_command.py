@@ -79,6 +79,7 @@ class _Rewriting:
         self._words: list[str] = []
         self._left_out: list[str] = []
         self._flash = _flash_nodes(options)
+        self._ports = _ports(options)
         self._steps: dict[str, Callable[[str], None]] = {
             "drive": self._drive,
             "blockdev": self._blockdev,
@@ -151,7 +152,7 @@ class _Rewriting:
 
     def _chardev(self, value: str) -> None:
         name = _named(value, "id", "backend")
-        if name:
+        if name in self._ports:  # a monitor's alone is not needed
             self._add("chardev", joined([("backend", "null"), ("id", name)], "backend"))
 
     def _port(self, name: str) -> Callable[[str], None]:
@@ -202,6 +203,18 @@ class _Rewriting:
             self._left_out.append(f"-{name}")
 
         return step
+
+
+def _ports(options: list[Option]) -> frozenset[str]:
+    """The character devices that serial ports and devices name."""
+    found: list[str] = []
+    for option in options:
+        value = option.value or ""
+        if value.startswith("chardev:") and option.name not in _DROPPED:
+            found.append(value.removeprefix("chardev:"))
+        elif option.name in ("device", "object"):
+            found.append(_named(value, "chardev", ""))
+    return frozenset(found)
 
 
 def _flash_nodes(options: list[Option]) -> frozenset[str]:
