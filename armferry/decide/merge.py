@@ -7,6 +7,7 @@ refused register refuses the load whatever comes after it. What an outcome costs
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 
 from armferry.decide.causes import (
     Arrives,
@@ -38,7 +39,7 @@ from armferry.decide.reset import reset_evidence
 from armferry.decide.risk import assess
 from armferry.decide.risk_level import Risk
 from armferry.decide.values import ValueRule, names_register, refusal, tolerated_values
-from armferry.ends import UNKNOWN, Destination, NotKnown, SourceFacts
+from armferry.ends import UNKNOWN, Destination, Move, NotKnown, SourceFacts
 from armferry.facts import tcg_ignores_writes
 from armferry.policy import (
     NotOnBothEnds,
@@ -48,9 +49,9 @@ from armferry.policy import (
     Policy,
     Rekey,
 )
-from armferry.registers import Accelerator, accelerator_of, describe, name
+from armferry.registers import Accelerator, accelerator_of, counts_vcpus, describe, name
 
-__all__ = ["decide"]
+__all__ = ["decide", "decide_all"]
 
 _NO_FACTS = SourceFacts()
 
@@ -71,6 +72,40 @@ def decide(
     return _Merge(incoming, destination, policy, facts, stock_loads=stock_loads).run()
 
 
+def decide_all(move: Move, policy: Policy, *, stock_loads: bool = False) -> tuple[Decision, ...]:
+    """The decision on every vCPU of `move`, made once for what they share.
+
+    A vCPU that lists the same registers as the first differs in a few values; those are decided
+    anew, unless one of them is a value that other registers are judged by.
+    """
+    decisions: list[Decision] = []
+    first: _Merge | None = None
+    ends = zip(move.lists, move.destinations, move.facts, move.differing, strict=True)
+    for incoming, destination, facts, differing in ends:
+        shared = differing is not None and not any(map(_judges_others, differing))
+        merge = _Merge(
+            incoming,
+            destination,
+            policy,
+            facts,
+            stock_loads=stock_loads,
+            like=first if shared else None,
+        )
+        if first is not None and differing is not None and shared:
+            decisions.append(merge.like_first(decisions[0], differing))
+        else:
+            decisions.append(merge.run())
+        first = first or merge
+    return tuple(decisions)
+
+
+@cache
+def _judges_others(index: int) -> bool:
+    """Whether other registers may be judged by its value: what the host or firmware states."""
+    register = describe(index)
+    return (register.constant and not counts_vcpus(index)) or register.name == "PMCR_EL0"
+
+
 class _Merge:
     def __init__(
         self,
@@ -80,6 +115,7 @@ class _Merge:
         facts: SourceFacts,
         *,
         stock_loads: bool,
+        like: "_Merge | None" = None,
     ) -> None:
         self._incoming = incoming
         self._destination = destination
@@ -87,8 +123,14 @@ class _Merge:
         self._facts = facts
         self._stock_loads = stock_loads
         self._kvm = destination.accelerator is Accelerator.KVM
-        self._source_accelerator = accelerator_of(incoming)
-        self._rekeyed = self._rekeys()  # new index -> (old index, origins)
+        # the same for every vCPU that lists the same registers
+        self._source_accelerator: Accelerator = (
+            accelerator_of(incoming) if like is None else like._source_accelerator
+        )
+        # new index -> (old index, origins)
+        self._rekeyed: dict[int, tuple[int, tuple[Origin, ...]]] = (
+            self._rekeys() if like is None else like._rekeyed
+        )
         self._new_index = {old: (new, origins) for new, (old, origins) in self._rekeyed.items()}
 
     def run(self) -> Decision:
@@ -108,6 +150,19 @@ class _Merge:
                 at += 1
                 to += 1
         return Decision(tuple(outcomes))
+
+    def like_first(self, first: Decision, differing: Iterable[int]) -> Decision:
+        """The decision where only the registers in `differing` have other values than `first`."""
+        again = {
+            *differing,
+            *(self._new_index[old][0] for old in differing if old in self._new_index),
+        }
+        return first.with_others({index: self._one(index) for index in again})
+
+    def _one(self, index: int) -> RegisterOutcome:
+        if index not in self._destination.registers:
+            return self._only_incoming(index)
+        return self._on_both(index) if index in self._incoming else self._only_destination(index)
 
     # -- one register
 

@@ -5,7 +5,9 @@ Knows what can be said of one register and of one vCPU; refuses to know how it i
 """
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from armferry.decide.causes import Cause
 from armferry.decide.risk_level import Risk
@@ -62,42 +64,55 @@ class RegisterOutcome:
         return why(self.index, self.name, self.cause)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Decision:
     """The verdict on one vCPU: an outcome for every register of both lists, by index."""
 
     outcomes: tuple[RegisterOutcome, ...]
 
+    @cached_property
+    def anomalies(self) -> tuple[RegisterOutcome, ...]:
+        """Every register that is not simply matched."""
+        matched = RegisterClass.MATCHED
+        return tuple(one for one in self.outcomes if one.register_class is not matched)
+
     @property
     def refused(self) -> tuple[RegisterOutcome, ...]:
         """The registers that refuse the load; empty when it is accepted."""
-        return tuple(outcome for outcome in self.outcomes if outcome.refused)
+        return tuple(outcome for outcome in self.anomalies if outcome.refused)
 
     @property
     def accepted(self) -> bool:
         """Whether no register refuses the load."""
         return not self.refused
 
-    @property
-    def anomalies(self) -> tuple[RegisterOutcome, ...]:
-        """Every register that is not simply matched."""
-        return tuple(
-            outcome
-            for outcome in self.outcomes
-            if outcome.register_class is not RegisterClass.MATCHED
-        )
-
-    @property
+    @cached_property
     def outgoing(self) -> dict[int, int]:
         """The list to send, ascending by index; only of use when the load is accepted."""
-        sent = {
-            outcome.index: outcome.outgoing
-            for outcome in self.outcomes
-            if outcome.outgoing is not None
-        }
-        return dict(sorted(sent.items()))
+        return {one.index: one.outgoing for one in self.outcomes if one.outgoing is not None}
+
+    @property
+    def altered(self) -> bool:
+        """Whether the list that is sent is another than the one that came."""
+        return any(outcome.outgoing != outcome.source for outcome in self.anomalies)
 
     @property
     def risk(self) -> Risk:
         """The highest risk of any register."""
-        return max((outcome.risk for outcome in self.outcomes), default=Risk.NONE)
+        return max((outcome.risk for outcome in self.anomalies), default=Risk.NONE)
+
+    def with_others(self, others: Mapping[int, RegisterOutcome]) -> "Decision":
+        """The same but for the registers in `others`, all of which it has."""
+        outcomes = list(self.outcomes)
+        for index, outcome in others.items():
+            outcomes[self._places[index]] = outcome
+        made = Decision(tuple(outcomes))
+        sent = {index: one.outgoing for index, one in others.items() if one.outgoing is not None}
+        if len(sent) == len(others) and sent.keys() <= self.outgoing.keys():
+            # the same registers are sent: the list need not be made out of the outcomes again
+            made.__dict__["outgoing"] = self.outgoing | sent
+        return made
+
+    @cached_property
+    def _places(self) -> dict[int, int]:
+        return {outcome.index: place for place, outcome in enumerate(self.outcomes)}

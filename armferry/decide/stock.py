@@ -25,6 +25,7 @@ from armferry.registers import (
     Sve,
     counts_vcpus,
     decode,
+    describe,
 )
 from armferry.stream.description import DeviceLayout, StructLayout
 
@@ -83,6 +84,7 @@ class _Load:
         self._destinations = move.destinations
         self._rules: QemuRules = qemu_rules(str(move.qemu))
         self._lines: list[str] = []
+        self._said_of_first: list[str] = []
 
     def run(self) -> StockVerdict:
         source, destination = self._move.source.devices, self._move.destination.devices
@@ -234,9 +236,36 @@ class _Load:
         return None
 
     def _registers(self, vcpu: int) -> StockVerdict | None:
-        if self._rules.stops_at_own_end:
-            return self._merge_to_own_end(vcpu)
-        return self._merge_named(vcpu)
+        if self._like_first(vcpu):
+            self._lines += self._said_of_first
+            return None
+        before = len(self._lines)
+        merge = self._merge_to_own_end if self._rules.stops_at_own_end else self._merge_named
+        refused = merge(vcpu)
+        if vcpu == 0 and refused is None:
+            self._said_of_first = self._lines[before:]
+        return refused
+
+    def _like_first(self, vcpu: int) -> bool:
+        """Whether a vCPU goes the way of the first, which was taken.
+
+        It lists the same registers, and where a value is another it is one that is taken as well.
+        """
+        differing = self._move.differing[vcpu]
+        if not vcpu or differing is None:
+            return False
+        incoming, destination = self._lists[vcpu], self._destinations[vcpu]
+        if destination.accelerator is not Accelerator.KVM:
+            return not any(tcg_ignores_writes(index) for index in differing)
+        return not any(
+            describe(index).constant
+            or (
+                index in incoming
+                and index in destination.registers
+                and refusal(index, incoming[index], destination) is not None
+            )
+            for index in differing
+        )
 
     def _merge_to_own_end(self, vcpu: int) -> StockVerdict | None:
         incoming, destination = self._lists[vcpu], self._destinations[vcpu]

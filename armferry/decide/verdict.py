@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from armferry.decide.circumstance import Circumstance, CircumstanceKind, Weight
 from armferry.decide.circumstances import compare_circumstances
 from armferry.decide.layout import FEATURES, Effect, SectionDifference, compare_sections
-from armferry.decide.merge import decide
+from armferry.decide.merge import decide_all
 from armferry.decide.model import Decision, RegisterOutcome
 from armferry.decide.risk_level import Risk
 from armferry.decide.stock import StockVerdict, stock_verdict
 from armferry.ends import Move
+from armferry.facts import FactSubject, Unmeasured, unmeasured
 from armferry.policy import Policy
 
 __all__ = ["Answer", "TraceEvent", "Verdict", "judge"]
@@ -52,7 +53,8 @@ class Verdict:
     `obstacles` are reasons beyond the register lists, in words; `findings` every difference of the
     sections, `circumstances` what stands around the lists. `features` is the env.features word to
     send, None to leave what comes. `stock` is what the destination's QEMU would do by itself, None
-    when its version is not known.
+    when its version is not known. `unmeasured` are releases that no fact was measured with,
+    `policy_notes` what is to be said of how the policy was chosen.
     """
 
     decisions: tuple[Decision, ...]
@@ -62,6 +64,8 @@ class Verdict:
     circumstances: tuple[Circumstance, ...] = ()
     features: int | None = None
     stock: StockVerdict | None = None
+    unmeasured: tuple[Unmeasured, ...] = ()
+    policy_notes: tuple[str, ...] = ()
 
     @property
     def answer(self) -> Answer:
@@ -96,6 +100,8 @@ class Verdict:
     def notes(self) -> tuple[str, ...]:
         """What cannot be said beforehand, and what is noted beside it, in words."""
         return (
+            *self.policy_notes,
+            *(f"{one}: what is known of {one.limit} is taken for it" for one in self.unmeasured),
             *(str(one) for one in self.circumstances if one.weight is not Weight.REFUSED),
             *(str(one) for one in self.findings if one.effect is Effect.UNCERTAIN),
         )
@@ -117,16 +123,10 @@ def judge(move: Move, policy: Policy, trace: Callable[[TraceEvent], None] | None
     apart = any(one.kind is CircumstanceKind.ACCELERATOR for one in circumstances)
     stock = stock_verdict(move) if move.qemu else None
     loads = stock is not None and stock.loads
-    decisions = tuple(
-        Decision(()) if apart else decide(registers, destination, policy, facts, stock_loads=loads)
-        for registers, destination, facts in zip(
-            move.lists, move.destinations, move.facts, strict=True
-        )
+    decisions = (
+        (Decision(()),) * len(move.lists) if apart else decide_all(move, policy, stock_loads=loads)
     )
-    changed = not apart and any(
-        decision.outgoing != dict(registers)
-        for decision, registers in zip(decisions, move.lists, strict=True)
-    )
+    changed = any(decision.altered for decision in decisions)
     findings = () if apart else compare_sections(move, policy.accepted)
     rewritten = [finding for finding in findings if finding.effect is Effect.REWRITTEN]
     verdict = Verdict(
@@ -140,11 +140,27 @@ def judge(move: Move, policy: Policy, trace: Callable[[TraceEvent], None] | None
         circumstances,
         move.destination.features if any(one.subject == FEATURES for one in rewritten) else None,
         stock,
+        _unmeasured(move),
+        tuple(sorted(policy.notes)),
     )
     if trace is not None:
         for event in verdict.events:
             trace(event)
     return verdict
+
+
+def _unmeasured(move: Move) -> tuple[Unmeasured, ...]:
+    """The releases of this move beyond those that facts were measured with."""
+    said = (
+        (FactSubject.MACHINE, move.source.machine),
+        (FactSubject.MACHINE, move.destination.machine),
+        (FactSubject.QEMU, move.source.qemu),
+        (FactSubject.QEMU, move.qemu),
+        (FactSubject.KERNEL, move.source.kernel),
+        (FactSubject.KERNEL, move.destination.kernel),
+    )
+    found = (unmeasured(subject, str(release)) for subject, release in said if release)
+    return tuple(dict.fromkeys(one for one in found if one is not None))
 
 
 def _hex(value: int | None) -> str:

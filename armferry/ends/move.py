@@ -59,6 +59,29 @@ class Move:
         """What is known of each vCPU of the source beyond its list."""
         return tuple(SourceFacts(values, self.source.fresh) for values in self.reset.values)
 
+    @cached_property
+    def differing(self) -> tuple[frozenset[int] | None, ...]:
+        """For each vCPU the registers in which it differs from the first one, on either end.
+
+        None where it lists other registers than the first: then nothing is shared.
+        """
+        return tuple(self._differing(vcpu) for vcpu in range(len(self.lists)))
+
+    def _differing(self, vcpu: int) -> frozenset[int] | None:
+        found: set[int] = set()
+        pairs = (
+            (self.lists[0], self.lists[vcpu]),
+            (self.destinations[0].registers, self.destinations[vcpu].registers),
+            (self.facts[0].reset, self.facts[vcpu].reset),
+        )
+        for first, other in pairs:
+            if first is other or first == other:
+                continue
+            if first is None or other is None or first.keys() != other.keys():
+                return None
+            found.update(index for index, value in first.items() if other[index] != value)
+        return frozenset(found)
+
     @property
     def notes(self) -> tuple[str, ...]:
         """What is to be said of the records themselves, in words."""

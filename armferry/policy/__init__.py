@@ -15,7 +15,7 @@ from .document import (
     read_site,
 )
 from .errors import DocumentError, MachineError, PolicyError, PropertyError, RuleError
-from .levels import Machine, builtin_levels, resolve
+from .levels import MachineType, builtin_levels, resolve
 from .problems import Problem, problems
 from .properties import (
     CpuOption,
@@ -62,8 +62,8 @@ __all__ = [
     "Document",
     "DocumentError",
     "FieldsAtMostDestination",
-    "Machine",
     "MachineError",
+    "MachineType",
     "NotOnBothEnds",
     "OnlySourceIf",
     "OnlySourceIfReset",

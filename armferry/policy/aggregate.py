@@ -35,11 +35,14 @@ def aggregate(
 
     None stands for an accelerator that no entry names: it gets the entries for any.
     `builtin=False` leaves out the levels that armferry ships. Raises MachineError for a machine
-    type that nobody declared and DocumentError for a document whose level cannot be placed.
+    type that is declared like one which nothing declares, and DocumentError for a document whose
+    level cannot be placed.
     """
     given = (*site, *files)
     resolved = resolve(machine, given)
     policy = command_line
+    if resolved.note:
+        policy = policy.union(Policy(notes=frozenset((resolved.note,))))
     for document in (*(builtin_levels() if builtin else ()), *given):
         if applies(document, resolved):
             policy = policy.union(document.general(accelerator))

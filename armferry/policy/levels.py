@@ -7,7 +7,8 @@ the newest version there is and takes the defaults only; so do machine types wit
 
 Shipped levels are `levels/*.toml` beside this module (any number of files, several may be of one
 level); names of unversioned machine types are facts (`armferry.facts`). A machine type that is
-neither must be declared by a document: `[machine."NAME"]`, with `like` for its levels.
+neither, a distribution's own, takes the defaults, with a note, until a document declares it:
+`[machine."NAME"]`, with `like` for its levels.
 
 What it refuses to know: what entries say (`document`).
 """
@@ -26,7 +27,7 @@ from armferry.policy.document import Document, parse_document
 from armferry.policy.errors import DocumentError, MachineError
 from armferry.policy.rules import OriginKind
 
-__all__ = ["DEFAULTS", "Machine", "applies", "builtin_levels", "resolve"]
+__all__ = ["DEFAULTS", "MachineType", "applies", "builtin_levels", "resolve"]
 
 DEFAULTS = "defaults"
 
@@ -34,15 +35,18 @@ _VIRT = re.compile(r"virt-(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})")
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class MachineType:
     """A machine type, resolved: the names it goes by and the version that decides its levels.
 
     `names` begins with its own and goes on along the documents' `like`. `version` is (major,
-    minor) of the `virt` version at the end of that chain, or None: defaults only.
+    minor) of the `virt` version at the end of that chain, or None: defaults only. `note` says
+    in words that neither QEMU nor a document declares it, as with a distribution's own; else it is
+    empty.
     """
 
     names: tuple[str, ...]
     version: tuple[int, int] | None
+    note: str = ""
 
 
 @functools.cache
@@ -56,8 +60,9 @@ def builtin_levels() -> tuple[Document, ...]:
     )
 
 
-def resolve(machine: str, documents: Sequence[Document] = ()) -> Machine:
-    """Follow a machine type to its version; raises MachineError for one that nobody declared.
+def resolve(machine: str, documents: Sequence[Document] = ()) -> MachineType:
+    """Follow a machine type to its version; raises MachineError for a circle, and where a
+    document says that one is like a machine type which nothing declares.
 
     Several documents may declare one machine type, but not like two different ones.
     """
@@ -79,13 +84,15 @@ def resolve(machine: str, documents: Sequence[Document] = ()) -> Machine:
             break
         current = likes[0]
     if found := _VIRT.fullmatch(current):
-        return Machine(tuple(names), (int(found[1]), int(found[2])))
+        return MachineType(tuple(names), (int(found[1]), int(found[2])))
     if current == "virt" or current in unversioned_machines() or sections:
-        return Machine(tuple(names), None)
+        return MachineType(tuple(names), None)
+    if machine and len(names) == 1:
+        return MachineType(tuple(names), None, _undeclared(machine))
     raise MachineError(_unknown(current))
 
 
-def applies(document: Document, machine: Machine) -> bool:
+def applies(document: Document, machine: MachineType) -> bool:
     """True when the document's part for everyone is for this machine type.
 
     Raises DocumentError when its level is neither `defaults` nor a version of virt.
@@ -101,12 +108,18 @@ def applies(document: Document, machine: Machine) -> bool:
     return machine.version is not None and machine.version <= (int(level[1]), int(level[2]))
 
 
+def _undeclared(machine: str) -> str:
+    return (
+        f"machine type {machine} is none of QEMU's own, so it is decided with the defaults alone; "
+        "if it is a distribution's, say in a policy file which version it is like: "
+        f'[machine."{machine}"] like = "virt-8.2"'
+    )
+
+
 def _unknown(machine: str) -> str:
     near = difflib.get_close_matches(machine, sorted(unversioned_machines()), 1, 0.8)
     hint = f", did you mean {near[0]!r}?" if near else "."
     return (
         f"unknown machine type {machine!r}{hint} Accepted: virt, virt-X.Y such as virt-10.0, and "
-        "QEMU's unversioned Arm machine types such as sbsa-ref. To go on with a distribution's "
-        "machine type, say in a policy file which version it is like: "
-        f'[machine."{machine}"] like = "virt-8.2"'
+        "QEMU's unversioned Arm machine types such as sbsa-ref"
     )

@@ -103,6 +103,12 @@ def _impossible(policy: Policy) -> Iterator[Problem]:
                 yield Problem(f"{rule!r} allows no bit to differ: give a mask", placed.origins)
             case Rekey(select=old, new=new) if old == new:
                 yield Problem(f"{rule!r} gives the register its own index", placed.origins)
+            case Rekey(select=old, new=new) if _bits(old) > _bits(new):
+                yield Problem(
+                    f"{rule!r} gives a register of {_bits(old)} bits the index of one of "
+                    f"{_bits(new)}: a value that does not fit is refused",
+                    placed.origins,
+                )
             case CapAtDestination(select=select) if not _kind(select).is_firmware:
                 yield Problem(
                     f"{rule!r} can never match: only a firmware version or a firmware bitmap is "
@@ -121,13 +127,17 @@ def _impossible(policy: Policy) -> Iterator[Problem]:
 
 def _hidden(policy: Policy) -> Iterator[Problem]:
     for index, origins in policy.hidden.items():
-        if index in policy.safe_missing:
+        listed = policy.safe_missing.get(index, ())
+        # what a shipped level says cannot be edited, and whoever lists it says the same in a way
+        if listed and _by_a_user(origins) and _by_a_user(listed):
             yield Problem(
                 f"{format_register(index)} is hidden and safe-missing: a hidden register is never "
                 "sent, so the other never decides; keep one of the two",
-                policy.safe_missing[index] + origins,
+                listed + origins,
             )
         for placed in policy.tolerances:
+            if not _by_a_user(placed.origins):
+                continue
             if placed.tolerance.select == index:
                 yield Problem(
                     f"{format_tolerance(placed.tolerance)!r} can never match: the register is "

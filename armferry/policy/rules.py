@@ -258,6 +258,7 @@ class Policy:
     `hidden` and `safe_missing` map a register index to everyone who listed it; `resets` maps an
     index to values it is known to hold after reset; `psci` maps each version that was pinned to
     everyone who pinned it (two different ones are a problem to report, not an error to raise).
+    `notes` is what a person should know of how the rules were chosen, in words.
     """
 
     hidden: Mapping[int, tuple[Origin, ...]] = field(default_factory=dict)
@@ -266,6 +267,7 @@ class Policy:
     resets: Mapping[int, frozenset[int]] = field(default_factory=dict)
     psci: Mapping[PsciVersion, tuple[Origin, ...]] = field(default_factory=dict)
     accepted: AcceptedRisk = NO_RISK
+    notes: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -303,6 +305,7 @@ class Policy:
             resets=resets,
             psci=psci,
             accepted=self.accepted.union(other.accepted),
+            notes=self.notes | other.notes,
         )
 
     def tolerances_for(self, index: int) -> tuple[TolerancePlaced, ...]:

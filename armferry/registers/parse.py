@@ -33,6 +33,8 @@ from .index import (
     Firmware,
     FirmwareBitmap,
     Sve,
+    Unknown,
+    decode,
     encode,
 )
 from .spellings import from_key, is_index, plain_name, spelled
@@ -107,7 +109,10 @@ def parse_register(text: str, accelerator: Accelerator | None = None) -> int:
     if not found or (colon and bits not in _SIZES):
         raise UnknownRegister(text, suggestions=_close_names(plain))
     if colon:
-        return found[0] & ~(0xF << 52) | (_SIZES[bits].bit_length() - 1) << 52
+        index = found[0] & ~(0xF << 52) | (_SIZES[bits].bit_length() - 1) << 52
+        if isinstance(decode(index), Unknown):
+            raise UnknownRegister(text, f"there is no such register of {bits} bits")
+        return index
     return found[0]
 
 

@@ -1,6 +1,7 @@
 """Compat levels and what applies to a machine type."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -42,6 +43,8 @@ STEPS = {
         0x603000000013C4F6,
         0x603000000013DF11,
         0x603000000013DF12,
+        BMAP_2,
+        *PERMISSIONS,
     )
 }
 # What waits for the user's word: the physical counter and firmware bitmaps that an older kernel
@@ -59,7 +62,8 @@ FIXED = {
     ),
 }
 KERNELS = STEPS | FIXED
-BACK = {OnlySourceIfReset(0x40200000200E0280), OnlySourceIfReset(0x6030000000139820)}
+# What QEMU's own CPU code lists, for every machine type.
+QEMUS = {OnlySourceIfReset(index) for index in (DBGDTRTX, 0x40200000200E0280, 0x6030000000139820)}
 
 
 @pytest.mark.parametrize(
@@ -67,17 +71,17 @@ BACK = {OnlySourceIfReset(0x40200000200E0280), OnlySourceIfReset(0x6030000000139
     [
         ("virt-11.0", KVM, set(), WAITING, KERNELS),
         ("virt-10.2", KVM, set(), {DBGDTRTX, *WAITING}, KERNELS),
-        ("virt-10.2", TCG, set(), {DBGDTRTX}, BACK),
+        ("virt-10.2", TCG, set(), {DBGDTRTX}, QEMUS),
         ("virt-10.2", None, set(), {DBGDTRTX}, set()),
         ("virt-10.1", KVM, {BMAP_2}, {DBGDTRTX, *PERMISSIONS, *WAITING}, KERNELS),
-        ("virt-10.0", TCG, set(), {DBGDTRTX}, BACK),
+        ("virt-10.0", TCG, set(), {DBGDTRTX}, QEMUS),
         ("virt-5.2", KVM, {BMAP_2}, {DBGDTRTX, *PERMISSIONS, *WAITING}, KERNELS),
-        ("virt-2.6", TCG, set(), {DBGDTRTX}, BACK),
+        ("virt-2.6", TCG, set(), {DBGDTRTX}, QEMUS),
         ("virt", KVM, set(), WAITING, KERNELS),
-        ("sbsa-ref", TCG, set(), set(), set()),
-        ("none", TCG, set(), set(), set()),
-        ("raspi4b", TCG, set(), set(), set()),
-        ("xlnx-versal-virt", TCG, set(), set(), set()),
+        ("sbsa-ref", TCG, set(), set(), QEMUS),
+        ("none", TCG, set(), set(), QEMUS),
+        ("raspi4b", TCG, set(), set(), QEMUS),
+        ("xlnx-versal-virt", TCG, set(), set(), QEMUS),
     ],
 )
 def test_a_machine_type_inherits_every_newer_level(
@@ -116,30 +120,58 @@ def test_every_shipped_entry_is_justified_and_none_is_a_problem() -> None:
         assert problems(aggregate("virt-2.6", accelerator)) == ()
 
 
-ACCEPTED = (
-    "Accepted: virt, virt-X.Y such as virt-10.0, and QEMU's unversioned Arm machine types such "
-    "as sbsa-ref. To go on with a distribution's machine type, say in a policy file which "
-    "version it is like: "
+@pytest.mark.parametrize(
+    "machine", ["virt-rhel9.4.0", "virt-jammy", "pve", "virt-7.2-hardened", "sbsa-reff"]
 )
+def test_a_machine_type_of_a_distribution_takes_the_defaults_and_says_so(machine: str) -> None:
+    policy = aggregate(machine, KVM)
+    assert replace(policy, notes=frozenset()) == aggregate("virt", KVM)
+    assert policy.notes == {
+        (
+            f"machine type {machine} is none of QEMU's own, so it is decided with the defaults "
+            "alone; if it is a distribution's, say in a policy file which version it is like: "
+            f'[machine."{machine}"] like = "virt-8.2"'
+        )
+    }
+    declared = parse_document(f'[machine."{machine}"]\nlike = "virt-8.2"\n', "site.toml")
+    assert aggregate(machine, KVM, site=[declared]) == aggregate("virt-8.2", KVM)
 
 
 @pytest.mark.parametrize(
-    ("machine", "hint"),
-    [
-        ("virt-rhel9.4.0", "."),
-        ("virt-7.2-hardened", "."),
-        ("virt-10", "."),
-        ("pc-q35-9.2", "."),
-        ("", "."),
-        ("sbsa-reff", ", did you mean 'sbsa-ref'?"),
-    ],
+    ("like", "hint"), [("virt-10", "."), ("sbsa-reff", ", did you mean 'sbsa-ref'?")]
 )
-def test_an_unknown_machine_type_is_refused_with_a_way_to_go_on(machine: str, hint: str) -> None:
+def test_a_machine_type_like_one_that_nothing_declares_is_refused(like: str, hint: str) -> None:
+    document = parse_document(f'[machine."homemade"]\nlike = "{like}"\n', "site.toml")
     with pytest.raises(MachineError) as error:
-        aggregate(machine, KVM)
+        aggregate("homemade", KVM, site=[document])
     assert str(error.value) == (
-        f'unknown machine type {machine!r}{hint} {ACCEPTED}[machine."{machine}"] like = "virt-8.2"'
+        f"unknown machine type {like!r}{hint} Accepted: virt, virt-X.Y such as virt-10.0, and "
+        "QEMU's unversioned Arm machine types such as sbsa-ref"
     )
+
+
+def test_the_series_own_options_on_an_old_machine_need_no_warning() -> None:
+    """Nobody can take VENDOR_HYP_BMAP_2 out of a shipped level."""
+    options = from_options(safe_missing=["VENDOR_HYP_BMAP_2"])
+    for machine in ("virt-10.0", "virt-11.1"):
+        assert problems(aggregate(machine, KVM, command_line=options)) == ()
+    both = options.union(from_options(hidden=["VENDOR_HYP_BMAP_2"]))
+    assert [str(one) for one in problems(both)] == [
+        (
+            "VENDOR_HYP_BMAP_2 is hidden and safe-missing: a hidden register is never sent, so the "
+            "other never decides; keep one of the two (from --safe-missing-regs, --hidden-regs)"
+        )
+    ]
+
+
+def test_a_re_key_into_a_narrower_register_is_a_problem() -> None:
+    rules = from_options(tolerate=["TTBR0_EL1: re-key 0x40200000200e0280"])
+    assert [str(one) for one in problems(rules)] == [
+        (
+            "'TTBR0_EL1: re-key DBGDTRTXINT' gives a register of 64 bits the index of one of 32: a "
+            "value that does not fit is refused (from --tolerate)"
+        )
+    ]
 
 
 SITE = parse_document(

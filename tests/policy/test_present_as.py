@@ -54,6 +54,6 @@ def test_two_of_the_same_rank_are_an_error() -> None:
     )
 
 
-def test_machine_that_nobody_declared() -> None:
+def test_machine_like_one_that_nothing_declares() -> None:
     with pytest.raises(MachineError):
-        present_as("no-such-machine", site(A))
+        present_as("homemade", site(f'{A}[machine."homemade"]\nlike = "no-such-machine"\n'))

@@ -132,6 +132,8 @@ IS_A_VALUE = (
             f"'core:1': {COLON_FORMS}; {ACCEPTED}",
         ),
         ("fw:65536", "'fw:65536': write fw:N, fwbitmap:N, "),
+        ("SCTLR:64", "'SCTLR:64': there is no such register of 64 bits; "),
+        ("PSCI_VERSION:32", "'PSCI_VERSION:32': there is no such register of 32 bits; "),
         ("TTBR0_EL1:127", "'TTBR0_EL1:127': no register goes by this name; did you mean "),
     ],
 )

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from armferry.decide import Answer, Verdict, judge, stock_verdict
+from armferry.decide import Answer, Verdict, judge
 from armferry.ends import End, Move
 from armferry.facts import tcg_ignores_writes
 from armferry.hosts.fingerprints.as_end import end_of
@@ -21,7 +21,7 @@ from armferry.hosts.libvirt.state_folder import Stored, other_hosts, stored, wri
 from armferry.policy import SITE_FOLDER, aggregate, read_site
 from armferry.registers import Accelerator, Kind, describe
 
-__all__ = ["judge_image", "make_table", "write_table"]
+__all__ = ["answers", "judge_image", "make_table", "write_table"]
 
 _NAMES = 4
 _FIXED_KINDS = (Kind.IDENTIFICATION, Kind.FIRMWARE_VERSION, Kind.FIRMWARE_BITMAP)
@@ -50,7 +50,7 @@ def make_table(
             "emulator": list(one.emulator_identity),
             **_list_of(one.fingerprint),
             "hosts": {
-                name: _answers(end_of(theirs, name), one.fingerprint)
+                name: answers(end_of(theirs, name), one.fingerprint)
                 for name, fingerprints in others.items()
                 for theirs in fingerprints
                 if _same_kind(theirs, one)
@@ -70,7 +70,7 @@ def judge_image(path: str, domain: DomainFacts, moves: str, state: str) -> str |
             domain.accelerator,
             domain.emulator,
         ):
-            reason = _answers(open_subject(path).end, one.fingerprint)[moves]
+            reason = answers(open_subject(path).end, one.fingerprint)[moves]
             return None if reason is None else f"{domain.name} cannot be restored here: {reason}"
     return None
 
@@ -104,14 +104,19 @@ def _fixed(index: int, accelerator: Accelerator) -> bool:
     return register.constant or register.kind in _FIXED_KINDS
 
 
-def _answers(source: End, here: Fingerprint) -> dict[str, str | None]:
-    """For each way of moving a reason against it, in one line, or None."""
+def answers(source: End, here: Fingerprint) -> dict[str, str | None]:
+    """For each way of moving a reason against it, in one line; None where nothing is known of one.
+
+    `stock` is what QEMU would do by itself, `ferried` what armferry can do.
+    """
     move = Move.between(source, end_of(here, "here"))
     policy = aggregate(str(source.machine or ""), here.accelerator, site=read_site(SITE_FOLDER))
     verdict = judge(move, policy)
-    stock = stock_verdict(move)
+    stock = verdict.stock
     return {
-        "stock": None if stock.loads else _stock_reason(stock.culprits, verdict, here),
+        "stock": None
+        if stock is None or stock.loads
+        else _stock_reason(stock.culprits, verdict, here),
         "ferried": None if verdict.answer is not Answer.FAILS else _reason(verdict),
     }
 
@@ -126,7 +131,8 @@ def _stock_reason(culprits: Iterable[int], verdict: Verdict, here: Fingerprint) 
 
 
 def _reason(verdict: Verdict) -> str:
-    names = [outcome.name for outcome in verdict.decisions[0].refused]
+    refused = (outcome.name for decision in verdict.decisions for outcome in decision.refused)
+    names = list(dict.fromkeys(refused))
     if names:
         return f"no rule of the policy allows {_some(names)}; see armferry check"
     return verdict.obstacles[0]

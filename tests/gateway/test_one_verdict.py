@@ -1,0 +1,59 @@
+"""One move has one verdict, whoever asks: check and ferry, the gateway, libvirt's hook."""
+
+from collections.abc import Callable
+from itertools import permutations
+
+import pytest
+
+from armferry.decide import Answer, judge
+from armferry.ends import Move
+from armferry.gateway import Judge
+from armferry.hosts.fingerprints.as_end import end_of
+from armferry.hosts.fingerprints.subject import Subject, open_subject
+from armferry.hosts.libvirt.hook_table import answers
+from armferry.policy import Policy, aggregate
+from armferry.registers import Accelerator
+
+NAMES = (
+    "tcg_10.0.13_virt-10.0_cortex-a57_8",
+    "tcg_10.0.2_virt-10.0_cortex-a57_1",
+    "tcg_11.1.3_virt-10.0_cortex-a57_1",
+    "tcg_5.2.0_virt-5.2_cortex-a57_2",
+    "kvm_6.12_neoverse-n1_10.0.13",
+    "kvm_6.17_neoverse-n1_10.0.13",
+    "suppress-vmdesc",
+    "postcopy",
+)
+
+
+def policy_for(machine: str, accelerator: Accelerator) -> Policy:
+    return aggregate(machine, accelerator)
+
+
+@pytest.fixture(scope="module")
+def guests(
+    recorded: Callable[[str], bytes], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Subject]:
+    folder = tmp_path_factory.mktemp("guests")
+    found = {}
+    for name in NAMES:
+        path = folder / name
+        path.write_bytes(recorded(name))
+        found[name] = open_subject(str(path))
+    return found
+
+
+@pytest.mark.parametrize(("source", "there"), list(permutations(NAMES, 2)))
+def test_check_gateway_and_hook_agree(guests: dict[str, Subject], source: str, there: str) -> None:
+    guest, host = guests[source], guests[there].fingerprint
+    assert guest.saved is not None
+    move = Move.between(guest.end, end_of(host))
+    checked = judge(move, policy_for(guest.machine, move.destination.accelerator))
+
+    carried = Judge(end_of(host), policy_for)(guest.machine, guest.saved.sections).verdict
+    assert carried.decisions == checked.decisions
+    assert carried.findings == checked.findings
+    assert (carried.answer, carried.changed) == (checked.answer, checked.changed)
+
+    said = answers(guest.end, host)
+    assert (said["ferried"] is None) is (checked.answer is not Answer.FAILS)
