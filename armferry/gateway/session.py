@@ -2,7 +2,8 @@
 
 Rules that hold in this file: no I/O, clock or thread; guest memory is passed on as it comes and
 never kept; nothing is passed on that was not understood; not one byte of the device state leaves
-before the decision on all of it; after an exception nothing leaves any more.
+before the decision on all of it; what is held is held once, by the parser, and paid for from a
+budget that all sessions share; after an exception nothing leaves any more.
 
     memory  --first device section-->  holding  --whole, accepted-->  passing
     memory  --PACKAGED, accepted--------------------------------->    passing
@@ -13,11 +14,14 @@ before the decision on all of it; after an exception nothing leaves any more.
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
+from armferry.gateway.budget import Budget
 from armferry.gateway.errors import OversizedState, Refused
 from armferry.gateway.judge import Judgement
 from armferry.stream import CPU_SECTION, CorruptStream, StreamParser
+from armferry.stream.command import PACKAGED_HEADER
 from armferry.stream.devices import cut_packaged
 from armferry.stream.events import (
     CommandSeen,
@@ -28,6 +32,7 @@ from armferry.stream.events import (
     EndOfStream,
     Event,
 )
+from armferry.stream.rewrite import rewrite_sections
 from armferry.stream.wire import BE16, BE32, Command, SectionType
 
 __all__ = ["DEFAULT_STATE_LIMIT", "Buffer", "Judging", "Session"]
@@ -36,8 +41,6 @@ Buffer = bytes | bytearray | memoryview
 
 DEFAULT_STATE_LIMIT = 32 << 20
 """Bytes of device state held at most: 28 KiB in a small guest, some MiB with 512 vCPUs."""
-
-_PACKAGED_HEADER = 5 + 4
 
 
 class Judging(Protocol):
@@ -50,54 +53,29 @@ class Judging(Protocol):
         """Does what can be done before the sections have come."""
 
 
-class _Backlog:
-    """What came and has not been passed on; `begin` is the stream offset of its first byte."""
-
-    def __init__(self) -> None:
-        self.begin = 0
-        self._kept = bytearray()
-        self._new = memoryview(b"")
-
-    def __len__(self) -> int:
-        return len(self._kept) + len(self._new)
-
-    def append(self, data: Buffer) -> None:
-        """Adds what has just come, without copying it."""
-        self._new = memoryview(data)
-
-    def retain(self) -> None:
-        """Copies what is left of it, for the caller's buffer is used again."""
-        self._kept += self._new
-        self._new = memoryview(b"")
-
-    def take(self, offset: int) -> list[Buffer]:
-        """Everything before `offset`."""
-        count = offset - self.begin
-        parts: list[Buffer] = []
-        if self._kept and count:
-            parts.append(bytes(self._kept[:count]))
-            del self._kept[:count]
-            count -= len(parts[0])
-        if count:
-            parts.append(self._new[:count])
-            self._new = self._new[count:]
-        self.begin = offset
-        return parts
-
-
 class Session:
     """One migration's main channel from the source's header to its end.
 
     `receive` what the source sent, `settle` when nothing has come for a while during `holding`,
     `close` at the end of its stream: each returns what must be sent to the destination, in
     order, valid until the next call. Each raises StreamError, Refused or OversizedState.
+    `release` when the move is over.
     """
 
-    def __init__(self, judge: Judging, *, state_limit: int = DEFAULT_STATE_LIMIT) -> None:
+    def __init__(
+        self,
+        judge: Judging,
+        *,
+        state_limit: int = DEFAULT_STATE_LIMIT,
+        budget: Budget | None = None,
+    ) -> None:
         self._judge = judge
         self._limit = state_limit
+        self._share = (budget or Budget()).share()
         self._parser = StreamParser()
-        self._backlog = _Backlog()
+        self._came = 0  # bytes fed to the parser
+        self._passed = 0  # offset of what is passed on next
+        self._kept = bytearray()  # from there on: the begin of an element that is not whole
         self._sections: list[DeviceSection] = []
         self._broken = False
         self.holding = False
@@ -135,9 +113,10 @@ class Session:
     def receive(self, data: Buffer) -> tuple[Buffer, ...]:
         """What to send now that `data` has come."""
         if self.passing:
+            self._share.give_back()  # what was held has been sent
             return (data,)
-        self._backlog.append(data)
-        return self._advance(lambda: self._parser.feed(data))
+        self._came += len(data)
+        return self._advance(lambda: self._parser.feed(data), data)
 
     def settle(self) -> tuple[Buffer, ...]:
         """What to send when the source has been silent: device state without a description."""
@@ -147,16 +126,26 @@ class Session:
         """What to send at the end of the source's stream."""
         return () if self.passing else self._advance(self._parser.close)
 
-    def _advance(self, step: Callable[[], list[Event]]) -> tuple[Buffer, ...]:
+    def release(self) -> None:
+        """Gives back what the session has of the budget; it is not to be used any more."""
+        self._parser = StreamParser()
+        self._sections.clear()
+        self._share.give_back()
+
+    @property
+    def collecting(self) -> bool:
+        """Whether device state is coming, as it is or in a package."""
+        return self._parser.collecting
+
+    def _advance(self, step: Callable[[], list[Event]], data: Buffer = b"") -> tuple[Buffer, ...]:
         if self._broken:
             raise ValueError("this session has failed; nothing more may be sent")
         self._broken = True
-        parts = self._answer(step())
+        parts = self._answer(step(), memoryview(data))
         self._broken = False
         return tuple(parts)
 
-    def _answer(self, events: list[Event]) -> list[Buffer]:
-        backlog = self._backlog
+    def _answer(self, events: list[Event], data: memoryview) -> list[Buffer]:
         parts: list[Buffer] = []
         for event in events:
             match event:
@@ -167,66 +156,111 @@ class Session:
                 case CommandSeen(command=Command.POSTCOPY_ADVISE):
                     self.postcopy = True
                 case CommandSeen(command=Command.PACKAGED):
-                    parts += backlog.take(event.offset)
-                    parts += self._packaged(event)
+                    parts += self._up_to(event.offset, data)
+                    parts.append(self._package(event))
+                    self._leave_out(event.offset + PACKAGED_HEADER + len(event.payload))
                     break
                 case DeviceStateBegins():
-                    parts += backlog.take(event.offset)
+                    parts += self._up_to(event.offset, data)
+                    self._leave_out(event.offset)
                     self.holding = True
                 case DeviceSection() if self.holding:
                     self._sections.append(event)
                 case DeviceSection() if event.name == CPU_SECTION:
                     raise CorruptStream("a cpu section comes too early", offset=event.offset)
                 case EndOfStream():
-                    parts += self._device_state(event)
+                    parts.append(self._device_state(event))
                 case Description():
-                    parts += self._description(event)
-        if self.passing:
-            parts += backlog.take(backlog.begin + len(backlog))
-        elif not self.holding:
-            parts += backlog.take(self._parser.offset)
-        backlog.retain()
-        if len(backlog) > self._limit:
+                    parts.append(self._description(event))
+        if self.packaged:
+            parts += self._up_to(self._came, data)
+        elif self.judgement is None and not self.holding:
+            parts += self._up_to(self._parser.offset, data)
+            self._keep(data)
+        self._pay()
+        return parts
+
+    # -- outside the device state: bytes go on as they came
+
+    def _up_to(self, offset: int, data: memoryview) -> list[Buffer]:
+        """What came before `offset` and has not been passed on; `data` came last."""
+        begin = self._came - len(data)
+        parts: list[Buffer] = []
+        if self._passed < min(begin, offset):
+            count = min(begin, offset) - self._passed
+            parts.append(bytes(self._kept[:count]))
+            del self._kept[:count]
+            self._passed += count
+        if self._passed < offset:
+            parts.append(data[self._passed - begin : offset - begin])
+            self._passed = offset
+        return parts
+
+    def _leave_out(self, offset: int) -> None:
+        """What came before `offset` is not passed on as it came."""
+        self._kept.clear()
+        self._passed = offset
+
+    def _keep(self, data: memoryview) -> None:
+        """Copies what was not passed on, for the caller's buffer is used again."""
+        if self._parser.collecting:
+            self._kept.clear()  # the parser has it, and gives all of it back
+        else:
+            begin = self._came - len(data)
+            self._kept += data[max(0, self._passed - begin) :]
+
+    def _pay(self) -> None:
+        held = max(self._parser.held, len(self._kept))
+        if held > self._limit:
             raise OversizedState(
                 f"more than {self._limit} bytes of device state have come; if this guest is that "
                 "large, raise --state-limit"
             )
-        return parts
+        self._share.hold(held if self._parser.collecting else 0)
 
-    def _device_state(self, end: EndOfStream) -> list[Buffer]:
+    # -- the device state
+
+    def _device_state(self, end: EndOfStream) -> Buffer:
         if not self.holding:
             raise CorruptStream("the stream ends without device state", offset=end.offset)
-        came = self._backlog.take(end.offset + 1)
         self.state_bytes = end.offset - self._sections[0].offset if self._sections else 0
         judgement = self._judged(self._sections)
         self.holding = False
-        if not judgement.verdict.changed:
-            return came
-        return [judgement.state() + bytes([SectionType.END])]
+        state = judgement.state() if self._changed else rewrite_sections(self._sections, {})
+        return state + bytes([SectionType.END])
 
-    def _description(self, event: Description) -> list[Buffer]:
-        came = self._backlog.take(self._parser.offset)
+    def _description(self, event: Description) -> Buffer:
         self.passing = True
-        if self.judgement is None or not self.judgement.verdict.changed:
-            return came
-        text = json.dumps(self.judgement.description(event.document)).encode()
-        return [bytes([SectionType.DESCRIPTION]) + BE32.pack(len(text)) + text]
+        text = event.text
+        if self.judgement is not None and self._changed:
+            text = json.dumps(self.judgement.description(event.document)).encode()
+        self._forget()
+        return bytes([SectionType.DESCRIPTION]) + BE32.pack(len(text)) + text
 
-    def _packaged(self, event: CommandSeen) -> list[Buffer]:
-        came = self._backlog.take(event.offset + _PACKAGED_HEADER + len(event.payload))
-        inside = event.offset + _PACKAGED_HEADER
-        sections, begin, end = cut_packaged(event.payload, inside)
+    def _package(self, event: CommandSeen) -> Buffer:
+        sections, begin, end = cut_packaged(event.payload, event.offset + PACKAGED_HEADER)
         self.state_bytes = end - begin
         judgement = self._judged(sections)
         self.packaged = self.passing = True
-        if not judgement.verdict.changed:
-            return came
-        package = event.payload[:begin] + judgement.state() + event.payload[end:]
+        package = event.payload
+        if self._changed:
+            package = package[:begin] + judgement.state() + package[end:]
+        self._forget()
         header = bytes([SectionType.COMMAND]) + BE16.pack(Command.PACKAGED) + BE16.pack(4)
-        return [header + BE32.pack(len(package)) + package]
+        return header + BE32.pack(len(package)) + package
+
+    @property
+    def _changed(self) -> bool:
+        return self.judgement is not None and self.judgement.verdict.changed
 
     def _judged(self, sections: Sequence[DeviceSection]) -> Judgement:
         judgement = self.judgement = self._judge(self.machine, sections)
         if not judgement.accepted:
             raise Refused(f"the move is refused: {judgement.reason}")
         return judgement
+
+    def _forget(self) -> None:
+        """Of the state the verdict alone is of use from here on."""
+        self._sections.clear()
+        if self.judgement is not None:
+            self.judgement = replace(self.judgement, sections=(), cpus=())

@@ -6,13 +6,19 @@ length and then that many bytes of a whole stream inside the stream.
 
 from armferry.stream.errors import CorruptStream, OversizedStream, UnsupportedStream
 from armferry.stream.events import CommandSeen
-from armferry.stream.wire import BE16, BE32, MAX_DEVICE_STATE, Buffer, Command
+from armferry.stream.wire import BE16, BE32, MAX_DEVICE_STATE, Buffer, Command, SectionType
 
-__all__ = ["PACKAGED_HEADER", "read_command"]
+__all__ = ["PACKAGED_HEADER", "begins_package", "read_command"]
 
 _HEADER = 1 + 2 + 2
 PACKAGED_HEADER = _HEADER + 4
 """Bytes from the begin of a PACKAGED command to the stream it carries."""
+_PACKAGED = bytes([SectionType.COMMAND]) + BE16.pack(Command.PACKAGED)
+
+
+def begins_package(held: bytearray) -> bool:
+    """Whether `held`, the begin of an element, is that of a PACKAGED command."""
+    return held.startswith(_PACKAGED)
 
 
 def read_command(view: Buffer, position: int, offset: int) -> tuple[int, CommandSeen] | None:

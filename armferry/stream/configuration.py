@@ -1,7 +1,8 @@
 """The configuration section: machine type, page size, capabilities, UUID.
 
 Its subsections have no length on the wire, so each known one is laid out here and an unknown
-one is refused by name. Source: the streams themselves and QEMU's vmstate_configuration.
+one is refused by name. Rule of this file: a part that has been read is never read again, and
+each name comes once. Source: the streams themselves and QEMU's vmstate_configuration.
 """
 
 from armferry.stream.errors import CorruptStream, OversizedStream, UnsupportedStream
@@ -15,7 +16,7 @@ from armferry.stream.wire import (
     SectionType,
 )
 
-__all__ = ["read_configuration"]
+__all__ = ["ConfigurationReader"]
 
 _PAGE_BITS = "configuration/target-page-bits"
 _CAPABILITIES = "configuration/capabilities"
@@ -25,49 +26,76 @@ _MAX_CAPABILITIES = 64
 _DEFAULT_PAGE_BITS = 12
 
 
-def read_configuration(
-    view: Buffer, position: int, offset: int
-) -> tuple[int, Configuration] | None:
-    """(bytes, configuration) at `position`, which lies at `offset` of the stream.
+class ConfigurationReader:
+    """Reads the configuration that begins at `offset` of the stream, one part after the other."""
 
-    None while it is not whole, which needs the byte that follows it.
-    Raises CorruptStream, OversizedStream or UnsupportedStream.
-    """
-    base = offset - position
-    if len(view) < position + 5:
-        return None
-    length = BE32.unpack_from(view, position + 1)[0]
-    if not 0 < length <= MAX_MACHINE_NAME:
-        raise OversizedStream(f"the machine type's name is {length} bytes long", offset=offset + 1)
-    start = position + 5
-    end = start + length
-    if len(view) < end:
-        return None
-    name = bytes(view[start:end])
-    if not name.isascii() or not name.decode("ascii").isprintable():
-        raise CorruptStream(f"{name!r} is no machine type", offset=base + start)
-    page_bits = _DEFAULT_PAGE_BITS
-    capabilities: tuple[str, ...] = ()
-    subsections: list[Subsection] = []
-    while True:
-        if len(view) <= end:
+    def __init__(self, offset: int) -> None:
+        self._offset = offset
+        self._machine: str | None = None
+        self._page_bits = _DEFAULT_PAGE_BITS
+        self._capabilities: tuple[str, ...] = ()
+        self._parts: list[Subsection] = []
+        self._ended = False
+
+    @property
+    def whole(self) -> Configuration | None:
+        """The configuration, once the byte that follows it has come."""
+        if self._machine is None or not self._ended:
             return None
-        if view[end] != SectionType.SUBSECTION:
-            break
-        part = _subsection(view, end, base)
+        return Configuration(
+            self._offset,
+            self._machine,
+            1 << self._page_bits,
+            self._capabilities,
+            tuple(self._parts),
+        )
+
+    def read(self, view: Buffer, position: int, base: int) -> int | None:
+        """Reads the part at `position`; returns where it ends, None while it is not whole.
+
+        `base` is the stream offset of `view[0]`. Raises CorruptStream, OversizedStream or
+        UnsupportedStream.
+        """
+        if self._machine is None:
+            return self._read_machine(view, position)
+        if len(view) <= position:
+            return None
+        if view[position] != SectionType.SUBSECTION:
+            self._ended = True
+            return position
+        part = _subsection(view, position, base)
         if part is None:
             return None
+        if any(part.name == known.name for known in self._parts):
+            raise CorruptStream(
+                f"the configuration has its part '{part.name}' twice", offset=part.offset
+            )
         if part.name == _PAGE_BITS:
-            page_bits = BE32.unpack(part.payload)[0]
-            if not MIN_PAGE_BITS <= page_bits <= MAX_PAGE_BITS:
-                raise CorruptStream(f"pages of 2^{page_bits} bytes", offset=part.offset)
+            self._page_bits = BE32.unpack(part.payload)[0]
+            if not MIN_PAGE_BITS <= self._page_bits <= MAX_PAGE_BITS:
+                raise CorruptStream(f"pages of 2^{self._page_bits} bytes", offset=part.offset)
         elif part.name == _CAPABILITIES:
-            capabilities = _capabilities(part.payload)
-        subsections.append(part)
-        end += 6 + len(part.name) + len(part.payload)
-    return end - position, Configuration(
-        offset, name.decode("ascii"), 1 << page_bits, capabilities, tuple(subsections)
-    )
+            self._capabilities = _capabilities(part.payload)
+        self._parts.append(part)
+        return position + 6 + len(part.name) + len(part.payload)
+
+    def _read_machine(self, view: Buffer, position: int) -> int | None:
+        if len(view) < position + 5:
+            return None
+        length = BE32.unpack_from(view, position + 1)[0]
+        if not 0 < length <= MAX_MACHINE_NAME:
+            raise OversizedStream(
+                f"the machine type's name is {length} bytes long", offset=self._offset + 1
+            )
+        start = position + 5
+        end: int = start + length
+        if len(view) < end:
+            return None
+        name = bytes(view[start:end])
+        if not name.isascii() or not name.decode("ascii").isprintable():
+            raise CorruptStream(f"{name!r} is no machine type", offset=self._offset + 5)
+        self._machine = name.decode("ascii")
+        return end
 
 
 def _subsection(view: Buffer, position: int, base: int) -> Subsection | None:

@@ -312,8 +312,30 @@ def _by_description(section: DeviceSection) -> int:
 def _by_structure(payload: bytes) -> int | None:
     if _is_list(payload, _USUAL_OFFSET):
         return _USUAL_OFFSET
-    limit = min(len(payload) - 4, _SCAN_LIMIT)
-    return next((at for at in range(_PC_OFFSET, limit) if _is_list(payload, at)), None)
+    end = min(len(payload), _SCAN_LIMIT + 4 + 8 * MAX_REGISTERS)
+    runs = _ascending_runs(payload, _PC_OFFSET + 4, end)
+    for at in range(_PC_OFFSET, min(len(payload) - 4, _SCAN_LIMIT)):
+        count = BE32.unpack_from(payload, at)[0]
+        fits = 0 < count <= MAX_REGISTERS and at + 4 + 16 * count <= len(payload)
+        if fits and runs[at - _PC_OFFSET] >= count:
+            return at
+    return None
+
+
+def _ascending_runs(payload: bytes, begin: int, end: int) -> list[int]:
+    """For each offset from `begin` on, how many ascending indexes stand one behind the other.
+
+    Each is looked at once, from the end, however many lists could begin before it.
+    """
+    runs = [0] * max(0, end - begin)
+    words = [0] * 8  # what stands 8 bytes further on, for each alignment
+    for at in range(end - 8, begin - 1, -1):
+        word = BE64.unpack_from(payload, at)[0]
+        if word >> 60 in _ARCHES:
+            further = runs[at - begin + 8] if at + 16 <= end and word < words[at % 8] else 0
+            runs[at - begin] = further + 1
+        words[at % 8] = word
+    return runs
 
 
 def _is_list(payload: bytes, position: int) -> bool:

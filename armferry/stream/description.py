@@ -27,6 +27,7 @@ __all__ = [
 SUBSECTION_HEADER = 6
 """Bytes of a subsection's header beside its name: type, name length, be32 version."""
 
+_ALLOWANCE = 64 << 10
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 # a string that never ends is taken to the end at once: searching it again from each quote inside
 # would take quadratic time
@@ -91,6 +92,12 @@ def parse_description(text: bytes, offset: int) -> dict[str, Any]:
             f"the description is {len(text)} bytes long, more than {MAX_DESCRIPTION}",
             offset=offset,
         )
+    # each takes memory of its own; what QEMU writes has 45 bytes for a bracket, 19 for a comma
+    allowed = len(text) + _ALLOWANCE
+    if 16 * (text.count(b"[") + text.count(b"{")) > allowed or 8 * text.count(b",") > allowed:
+        raise OversizedStream(
+            f"the description has too many values for its {len(text)} bytes", offset=offset
+        )
     if _depth(text) > MAX_NESTING:
         raise OversizedStream(f"the description nests deeper than {MAX_NESTING}", offset=offset)
     try:
@@ -140,7 +147,18 @@ def layouts_of(document: Mapping[str, Any], offset: int) -> tuple[DeviceLayout, 
     devices = document.get("devices")
     if not isinstance(devices, list):
         raise CorruptStream("the description has no list of devices", offset=offset)
-    return tuple(_device(entry, offset) for entry in devices)
+    layouts = tuple(_device(entry, offset) for entry in devices)
+    seen: set[tuple[str, int]] = set()
+    for layout in layouts:
+        if (layout.name, layout.instance) in seen:
+            raise CorruptStream(
+                "the description has the same device twice",
+                offset=offset,
+                section=layout.name,
+                instance=layout.instance,
+            )
+        seen.add((layout.name, layout.instance))
+    return layouts
 
 
 def _device(entry: Any, offset: int) -> DeviceLayout:

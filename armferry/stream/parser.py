@@ -11,11 +11,11 @@ whole (see `device_state`).
 import enum
 from collections.abc import Callable
 
-from armferry.stream.command import read_command
-from armferry.stream.configuration import read_configuration
+from armferry.stream.command import begins_package, read_command
+from armferry.stream.configuration import ConfigurationReader
 from armferry.stream.description import parse_description
 from armferry.stream.device_state import DeviceStateBuffer, WholeDeviceState
-from armferry.stream.devices import find_early_section
+from armferry.stream.devices import EarlySection
 from armferry.stream.errors import (
     CorruptStream,
     NotAStream,
@@ -88,6 +88,8 @@ class StreamParser:
         self._iterable: dict[int, SectionBegins] = {}
         self._open: SectionBegins | None = None
         self._configuration: Configuration | None = None
+        self._reader: ConfigurationReader | None = None
+        self._early: EarlySection | None = None
         self._walker = RamWalker(_DEFAULT_PAGE_SIZE)
         self._ram_moves = False
         self._blocks_reader: BlockListReader | None = None
@@ -116,6 +118,13 @@ class StreamParser:
     def in_device_state(self) -> bool:
         """Whether the device state has begun and is still being collected."""
         return self._device_state is not None
+
+    @property
+    def collecting(self) -> bool:
+        """Whether device state or a package with it has begun to come and is held here."""
+        return self._device_state is not None or (
+            self._state is _State.SECTIONS and begins_package(self._held)
+        )
 
     @property
     def done(self) -> bool:
@@ -270,18 +279,19 @@ class StreamParser:
     def _leading_configuration(self, view: Buffer, position: int) -> int | None:
         if position >= len(view):
             return None
-        if view[position] != SectionType.CONFIGURATION:
+        if self._reader is None and view[position] != SectionType.CONFIGURATION:
             self._state = _State.SECTIONS
             return position
-        read = read_configuration(view, position, self._offset)
-        if read is None:
-            return None
-        length, configuration = read
-        self._configuration = configuration
-        self._walker = RamWalker(configuration.page_size)
-        self._events.append(configuration)
-        self._state = _State.SECTIONS
-        return position + length
+        if self._reader is None:
+            self._reader = ConfigurationReader(self._offset)
+        after = self._reader.read(view, position, self._offset - position)
+        if self._reader.whole is not None:
+            self._configuration = self._reader.whole
+            self._walker = RamWalker(self._configuration.page_size)
+            self._events.append(self._configuration)
+            self._reader = None
+            self._state = _State.SECTIONS
+        return after
 
     def _element(self, view: Buffer, position: int) -> int | None:
         if position >= len(view):
@@ -394,7 +404,9 @@ class StreamParser:
 
     def _early_section(self, view: Buffer, position: int) -> int | None:
         """A full section before guest memory: devices that QEMU 8.1 and newer set up early."""
-        section = find_early_section(view, position, self._offset)
+        if self._early is None:
+            self._early = EarlySection(self._offset)
+        section = self._early.find(view, position)
         if section is None:
             if len(view) - position > MAX_EARLY_SECTION:
                 raise OversizedStream(
@@ -403,6 +415,7 @@ class StreamParser:
                     offset=self._offset,
                 )
             return None
+        self._early = None
         self._events += [section, Footer(section.end, section.id)]
         return position + section.end + 5 - self._offset
 

@@ -112,9 +112,10 @@ class RamWalker:
 
     def _rare_record(self, view: Buffer, position: int, base: int) -> int | None:
         """Bytes of the record at `position`, None while its header is not whole."""
-        flags = BE64.unpack_from(view, position)[0] & self._mask
-        if flags in (RamFlag.EOS, RamFlag.MULTIFD_FLUSH):
+        word = BE64.unpack_from(view, position)[0]
+        if word in (RamFlag.EOS, RamFlag.MULTIFD_FLUSH):
             return 8
+        flags = word & self._mask
         offset = base + position
         if flags & RamFlag.HOOK:
             raise UnsupportedStream(

@@ -104,8 +104,8 @@ def _find_description(window: Window, origin: int) -> tuple[dict[str, Any], byte
         begin = window.size - length
         tail = window.read(begin, length)
         for at in _description_marks(tail):
-            text = tail[at + 6 :]
-            if text[:1] == b"{":
+            if tail.startswith(b"{", at + 6):
+                text = tail[at + 6 :]
                 document = parse_description(text, begin + at + 1)
                 if "devices" in document:
                     return document, text, begin + at

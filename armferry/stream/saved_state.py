@@ -11,7 +11,12 @@ from typing import Any
 from armferry.stream.command import PACKAGED_HEADER
 from armferry.stream.cpu import CPU_SECTION, CpuState, read_cpu
 from armferry.stream.devices import cut_packaged
-from armferry.stream.errors import TruncatedStream, UnsupportedStream
+from armferry.stream.errors import (
+    CorruptStream,
+    OversizedStream,
+    TruncatedStream,
+    UnsupportedStream,
+)
 from armferry.stream.events import (
     CommandSeen,
     Configuration,
@@ -23,7 +28,7 @@ from armferry.stream.events import (
     RamBlock,
     RamBlocks,
 )
-from armferry.stream.wire import Command
+from armferry.stream.wire import MAX_REGISTERS_IN_ALL, Command
 
 __all__ = ["SavedCollector", "SavedState", "cpus_of", "never_ran", "run_state_of"]
 
@@ -174,12 +179,38 @@ def run_state_of(sections: Iterable[DeviceSection]) -> str:
 
 
 def cpus_of(sections: Iterable[DeviceSection], offset: int) -> tuple[CpuState, ...]:
-    """The vCPUs among `sections`, in order. Raises UnsupportedStream when there is none."""
-    cpus = tuple(read_cpu(section) for section in sections if section.name == CPU_SECTION)
+    """The vCPUs among `sections`, in order.
+
+    Raises UnsupportedStream when there is none, CorruptStream when one comes twice: what is
+    decided on one of the two would be done to the other.
+    """
+    own = [section for section in sections if section.name == CPU_SECTION]
+    seen: set[int] = set()
+    for section in own:
+        if section.instance in seen:
+            raise CorruptStream(
+                "the same vCPU comes twice",
+                offset=section.offset,
+                section=section.name,
+                instance=section.instance,
+            )
+        seen.add(section.instance)
+    cpus: list[CpuState] = []
+    registers = 0
+    for section in own:
+        cpus.append(read_cpu(section))
+        registers += len(cpus[-1].registers)
+        if registers > MAX_REGISTERS_IN_ALL:
+            raise OversizedStream(
+                f"the vCPUs have more than {MAX_REGISTERS_IN_ALL} registers",
+                offset=section.offset,
+                section=section.name,
+                instance=section.instance,
+            )
     if not cpus:
         raise UnsupportedStream(
             "the stream holds no Arm CPU with a register list",
             offset=offset,
             advice="armferry carries aarch64 guests only",
         )
-    return cpus
+    return tuple(cpus)

@@ -3,12 +3,15 @@
 Knows their few bytes; refuses to know what lies between the two.
 """
 
+import re
+
 from armferry.stream.events import DeviceSection
 from armferry.stream.wire import BE32, Buffer, SectionType
 
 __all__ = [
     "FOOTER_LENGTH",
     "HEADER_LENGTH",
+    "find_bytes",
     "footer",
     "is_proper_name",
     "read_section_header",
@@ -57,3 +60,11 @@ def is_proper_name(view: Buffer, position: int) -> bool:
 def footer(number: int) -> bytes:
     """The end mark of the section with that id."""
     return bytes([SectionType.FOOTER]) + BE32.pack(number)
+
+
+def find_bytes(view: Buffer, wanted: bytes, begin: int) -> int:
+    """Where `wanted` stands next in `view`, from `begin` on; -1 when nowhere. Copies nothing."""
+    if isinstance(view, memoryview):  # which cannot search
+        found = re.compile(re.escape(wanted)).search(view, begin)
+        return -1 if found is None else found.start()
+    return view.find(wanted, begin)

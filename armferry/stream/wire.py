@@ -20,6 +20,8 @@ __all__ = [
     "MAX_PAGE_BITS",
     "MAX_RAM_BLOCKS",
     "MAX_REGISTERS",
+    "MAX_REGISTERS_IN_ALL",
+    "MAX_SECTIONS",
     "MIN_PAGE_BITS",
     "STREAM_VERSION",
     "Buffer",
@@ -50,6 +52,10 @@ MAX_NESTING = 64
 """Depth of the JSON description; real ones stay below 20."""
 MAX_REGISTERS = 8_192
 """Entries of one register list; real ones have 230 to 700."""
+MAX_REGISTERS_IN_ALL = 1 << 19
+"""Of all vCPUs; the largest machine has 512 with up to 700 each."""
+MAX_SECTIONS = 16_384
+"""Sections of the device state; real machines have 15 to some hundreds, plus one for each vCPU."""
 MAX_RAM_BLOCKS = 4_096
 """Blocks of guest memory; real machines have 6 to some hundreds (memory slots)."""
 MIN_PAGE_BITS = 10

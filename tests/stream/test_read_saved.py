@@ -19,7 +19,7 @@ from armferry.stream import (
     read_saved,
     rewrite_tail,
 )
-from armferry.stream.devices import cut_by_structure
+from armferry.stream.devices import SectionWalk
 from armferry.stream.events import DeviceSection, DeviceStateBegins
 
 Named = Callable[[str], bytes]
@@ -87,7 +87,7 @@ def test_description_and_structure_cut_alike(recorded: bytes, window_on: WindowO
         assert saved.description is None
         return
     state = recorded[saved.state_offset : saved.end_offset + 1]
-    cut = cut_by_structure(state, saved.state_offset, strict=True)
+    cut = SectionWalk(saved.state_offset).whole(state)
     assert cut is not None
     assert wire(cut) == wire(saved.sections)
 
