@@ -35,6 +35,8 @@ from armferry.gateway import (
     parse_address,
 )
 from armferry.gateway.address import TcpAddress
+from armferry.gateway.budget import DEFAULT_STATE_TOTAL, Budget
+from armferry.gateway.endpoint import is_private
 from armferry.gateway.metrics import serve_metrics
 from armferry.hosts.fingerprints.subject import open_subject
 from armferry.policy import Policy
@@ -102,7 +104,14 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         metavar="BYTES",
         type=positive_integer,
         default=DEFAULT_STATE_LIMIT,
-        help="device state held at most (%(default)s)",
+        help="device state of one move held at most (%(default)s)",
+    )
+    group.add_argument(
+        "--state-total",
+        metavar="BYTES",
+        type=positive_integer,
+        default=DEFAULT_STATE_TOTAL,
+        help="device state of all moves held at most (%(default)s)",
     )
     group.add_argument(
         "--stall-limit",
@@ -116,7 +125,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         type=positive_seconds,
         default=_DEFAULTS.connect,
-        help="for a connection and its TLS handshake (%(default)s)",
+        help="for a connection, its TLS handshake and its first words (%(default)s)",
     )
 
 
@@ -127,13 +136,15 @@ def run(arguments: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(open_log(arguments.log))
         gateways: list[Gateway] = []
-        take_in = _metrics(arguments.metrics, gateways)
+        take_in = _metrics(arguments, gateways)
 
-        def on_report(outcome: TransferReport) -> None:
-            take_in(outcome)
-            # a reader that has gone must not end the moves of others
-            with contextlib.suppress(BrokenPipeError):
-                _show(outcome, arguments.json)
+        showing = threading.Lock()
+
+        def on_report(report: TransferReport) -> None:
+            take_in(report)
+            # each move ends in a thread of its own, and a reader that has gone must not end others
+            with showing, contextlib.suppress(BrokenPipeError):
+                _show(report, arguments.json)
 
         gateways += _gateways(arguments, stack, log, on_report)
         _on_signals(gateways)
@@ -183,6 +194,7 @@ def _gateways(
     host = None if source is None else open_subject(source).end
     encryption = Encryption.of(arguments)
     limits = Limits(arguments.state_limit, arguments.stall_limit, arguments.connect_limit)
+    budget = Budget(arguments.state_total)
     gateways = []
     for here, there, to in zip(arguments.listen, arguments.connect, destinations, strict=True):
         destination = open_subject(to).end
@@ -209,7 +221,9 @@ def _gateways(
                 dialer,
                 judge,
                 context=encryption.listening,
+                authorized=encryption.authorized,
                 limits=limits,
+                budget=budget,
                 keep=arguments.keep,
                 log=log,
                 on_report=on_report,
@@ -221,11 +235,18 @@ def _gateways(
     return gateways
 
 
-def _metrics(text: str | None, gateways: list[Gateway]) -> Callable[[TransferReport], None]:
-    if text is None:
+def _metrics(
+    arguments: argparse.Namespace, gateways: list[Gateway]
+) -> Callable[[TransferReport], None]:
+    if arguments.metrics is None:
         return lambda _: None
-    address = parse_address(f"tcp:{text}")
+    address = parse_address(f"tcp:{arguments.metrics}")
     assert isinstance(address, TcpAddress)
+    if not arguments.allow_plain and not is_private(address.host):
+        raise GatewayError(
+            f"--metrics {arguments.metrics}: anybody could read there which guests move; serve "
+            "them on 127.0.0.1, or allow it with --allow-plain"
+        )
     return serve_metrics(address, lambda: sum(len(one.transfers) for one in gateways))
 
 
@@ -245,12 +266,16 @@ def _on_signals(gateways: list[Gateway]) -> None:
 
 def _say_rejected(peer: str, reason: str) -> None:
     with contextlib.suppress(OSError):
-        print(f"turned away: {peer}: {reason}", file=sys.stderr, flush=True)
+        sys.stderr.write(
+            f"turned away: {peer}: {reason}\n"
+        )  # one write: lines of others stay whole
+        sys.stderr.flush()
 
 
 def _show(outcome: TransferReport, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(outcome.document()), flush=True)
+        sys.stdout.write(json.dumps(outcome.document()) + "\n")
+        sys.stdout.flush()
         return
     what = f"move {outcome.number} ({outcome.mode}, {outcome.channels} channels)"
     size = f"{outcome.bytes_forward / 1e6:.1f} MB in {outcome.seconds:.1f} s"

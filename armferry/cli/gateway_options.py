@@ -29,6 +29,13 @@ def add_tls(parser: argparse.ArgumentParser) -> None:
         "--tls-hostname", metavar="NAME", help="whom the destination's certificate must name"
     )
     group.add_argument(
+        "--tls-authorize",
+        metavar="NAME",
+        action="append",
+        help="whom a source's certificate must name: its distinguished name, or its common name; "
+        "may be given again (without: whoever has a certificate of the authority)",
+    )
+    group.add_argument(
         "--allow-plain",
         action="store_true",
         help="listen without TLS where other machines can connect",
@@ -37,21 +44,29 @@ def add_tls(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Encryption:
-    """The contexts of both sides, None for plain text, and the destination's name if given."""
+    """The contexts of both sides, None for plain text, and the destination's name if given.
+
+    `authorized` names the sources that may connect; None for all whom the authority has certified.
+    """
 
     listening: ssl.SSLContext | None
     connecting: ssl.SSLContext | None
     host: str | None
+    authorized: frozenset[str] | None
 
     @classmethod
     def of(cls, arguments: argparse.Namespace) -> Self:
         """As the options say. Raises CredentialError, GatewayError."""
         if arguments.tls_hostname is not None and arguments.tls_connect is None:
             raise GatewayError("--tls-hostname says nothing without --tls-connect FOLDER")
+        names = arguments.tls_authorize
+        if names is not None and arguments.tls_listen is None:
+            raise GatewayError("--tls-authorize says nothing without --tls-listen FOLDER")
         return cls(
             arguments.tls_listen and listening_context(arguments.tls_listen),
             arguments.tls_connect and connecting_context(arguments.tls_connect),
             arguments.tls_hostname,
+            None if names is None else frozenset(names),
         )
 
 

@@ -139,6 +139,7 @@ def run(arguments: argparse.Namespace) -> int:
             _options(arguments),
             known_source=known,
             context=encryption.listening,
+            authorized=encryption.authorized,
             log=log,
             tell=display.tell,
         )

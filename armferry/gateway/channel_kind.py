@@ -6,20 +6,17 @@ nothing until a page is urgent. Source: QEMU's migration/channel.c and multifd, 
 """
 
 import enum
-import time
-from collections.abc import Callable
 
-from armferry.gateway.channel import Channel
 from armferry.stream.wire import MAGIC, SectionType
 
-__all__ = ["ChannelKind", "classify"]
+__all__ = ["FIRST_BYTES", "ChannelKind", "kind_of"]
 
 _MULTIFD_MAGIC = b"\x11\x22\x33\x44"
 _TLS_HANDSHAKE = b"\x16\x03"
 _COMMAND = bytes([SectionType.COMMAND, 0])
-_LENGTH = 4
-_TICK = 0.02
-_SILENCE = 0.1
+
+FIRST_BYTES = 4
+"""Bytes of a connection that tell what it is."""
 
 
 class ChannelKind(enum.Enum):
@@ -33,31 +30,11 @@ class ChannelKind(enum.Enum):
     ENDED = "ended before it said anything"
 
 
-def classify(channel: Channel, silent_is_extra: Callable[[], bool], limit: float) -> ChannelKind:
-    """Waits for the first bytes of `channel`, which stay to be received.
+def kind_of(first: bytes, *, silent_is_extra: bool) -> ChannelKind:
+    """What begins with `first`, which has FIRST_BYTES, or none of a channel that says nothing.
 
-    A channel that says nothing is EXTRA as soon as `silent_is_extra`; after `limit` seconds
-    without one it is UNKNOWN. Raises OSError.
+    With `silent_is_extra` what is not known by its begin is a further channel.
     """
-    began = time.monotonic()
-    first = bytearray()
-    piece = memoryview(bytearray(_LENGTH))
-    while len(first) < _LENGTH:
-        waited = time.monotonic() - began
-        if channel.wait(_TICK):
-            count = channel.receive_into(piece[: _LENGTH - len(first)])
-            if not count:
-                return ChannelKind.ENDED
-            first += piece[:count]
-        elif not first and waited > _SILENCE and silent_is_extra():
-            return ChannelKind.EXTRA
-        elif waited > limit:
-            break
-    channel.push_back(bytes(first))
-    return _meaning(bytes(first), silent_is_extra)
-
-
-def _meaning(first: bytes, silent_is_extra: Callable[[], bool]) -> ChannelKind:
     if first == MAGIC:
         return ChannelKind.MAIN
     if first == _MULTIFD_MAGIC:
@@ -67,4 +44,4 @@ def _meaning(first: bytes, silent_is_extra: Callable[[], bool]) -> ChannelKind:
         return ChannelKind.TLS
     if first.startswith(_COMMAND):
         return ChannelKind.RECOVERY
-    return ChannelKind.EXTRA if silent_is_extra() else ChannelKind.UNKNOWN
+    return ChannelKind.EXTRA if silent_is_extra else ChannelKind.UNKNOWN

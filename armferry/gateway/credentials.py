@@ -6,14 +6,27 @@ for the side that listens; client-cert.pem and client-key.pem for the side that 
 """
 
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from armferry.gateway.errors import CredentialError
 
-__all__ = ["connecting_context", "listening_context"]
+__all__ = ["connecting_context", "listening_context", "names_of"]
 
 _CA = "ca-cert.pem"
 _CRL = "ca-crl.pem"
+_ATTRIBUTES = {
+    "commonName": "CN",
+    "countryName": "C",
+    "domainComponent": "DC",
+    "emailAddress": "EMAIL",
+    "localityName": "L",
+    "organizationName": "O",
+    "organizationalUnitName": "OU",
+    "stateOrProvinceName": "ST",
+    "userId": "UID",
+}
 
 
 def listening_context(folder: Path) -> ssl.SSLContext:
@@ -26,6 +39,22 @@ def listening_context(folder: Path) -> ssl.SSLContext:
 def connecting_context(folder: Path) -> ssl.SSLContext:
     """Connects to a server whose certificate names its host. Raises CredentialError."""
     return _fill(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), folder, "client")
+
+
+def names_of(certificate: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a peer may be called whose `certificate` is as ssl's getpeercert gives it.
+
+    Its distinguished name as QEMU's tls-authz compares it ("C=GB,O=Example,CN=host1", in the order
+    of the certificate), the same in the order of RFC 4514, and its common name alone.
+    """
+    parts = [
+        (_ATTRIBUTES.get(kind, kind), value)
+        for relative in certificate.get("subject", ())
+        for kind, value in relative
+    ]
+    whole = [f"{kind}={value}" for kind, value in parts]
+    common = [value for kind, value in parts if kind == "CN"]
+    return (",".join(whole), ",".join(reversed(whole)), *common)
 
 
 def _fill(context: ssl.SSLContext, folder: Path, end: str) -> ssl.SSLContext:

@@ -9,7 +9,6 @@ import errno
 import ipaddress
 import os
 import re
-import select
 import signal
 import socket
 import ssl
@@ -30,7 +29,7 @@ from armferry.gateway.channel import Channel, SocketChannel
 from armferry.gateway.errors import AddressError, GatewayError, NetworkFault
 from armferry.gateway.tls import TlsChannel
 
-__all__ = ["Dialer", "ExecChannel", "Listener"]
+__all__ = ["Dialer", "ExecChannel", "Listener", "is_private"]
 
 _FIRST_SYSTEMD_FD = 3
 _BACKLOG = 128
@@ -89,7 +88,7 @@ class Listener:
         self._listening: socket.socket | None = None
         self._single: SocketChannel | None = None
         self._own_path: str | None = None
-        self._wake_reader, self._wake_writer = os.pipe()
+        self._respite = 0.0  # nothing is accepted before
         try:
             self._open(address)
             if not encrypted and not plain_allowed:
@@ -98,33 +97,34 @@ class Listener:
             self.close()
             raise
 
-    def accept(self) -> SocketChannel | None:
-        """The next connection; None when no more will come. Raises NetworkFault."""
+    @property
+    def given(self) -> bool:
+        """Whether this is one connection that was there already, and not a place to connect to."""
+        return self._listening is None
+
+    @property
+    def descriptor(self) -> int | None:
+        """What to poll for connections; None when none can come, for now or for good."""
+        if self._listening is None or time.monotonic() < self._respite:
+            return None
+        return self._listening.fileno()
+
+    def take(self) -> SocketChannel | None:
+        """The next connection; None when there is none now. Raises NetworkFault."""
         if self._listening is None:
             single, self._single = self._single, None
             return single
-        poll = select.poll()
-        poll.register(self._listening, select.POLLIN)
-        poll.register(self._wake_reader, select.POLLIN)
-        while True:
-            ready = [descriptor for descriptor, _ in poll.poll()]
-            if self._wake_reader in ready:
-                return None
-            try:
-                connection, peer = self._listening.accept()
-            except (BlockingIOError, ConnectionAbortedError):
-                continue  # the peer went away between the two calls
-            except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    # it waits in the kernel; moves that end give back what it needs
-                    time.sleep(_RESPITE)
-                    continue
-                raise NetworkFault(f"{self.address}: cannot accept: {error.strerror}") from error
+        try:
+            connection, peer = self._listening.accept()
             return SocketChannel(connection, _peer_name(peer, self.address))
-
-    def stop(self) -> None:
-        """Makes `accept` return None; from any thread."""
-        os.write(self._wake_writer, b"x")
+        except (BlockingIOError, ConnectionAbortedError):
+            return None  # the peer went away between the two calls
+        except OSError as error:
+            if error.errno in _EXHAUSTED:
+                # it waits in the kernel; moves that end give back what it needs
+                self._respite = time.monotonic() + _RESPITE
+                return None
+            raise NetworkFault(f"{self.address}: cannot accept: {error.strerror}") from error
 
     def close(self) -> None:
         """Closes what was opened and removes a socket's path."""
@@ -135,8 +135,6 @@ class Listener:
         if self._own_path is not None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._own_path)
-        os.close(self._wake_reader)
-        os.close(self._wake_writer)
 
     def _open(self, address: Address) -> None:
         match address:
@@ -164,8 +162,7 @@ class Listener:
     def _keep_private(self, asked: Address) -> None:
         if self._listening is None or self._listening.family == socket.AF_UNIX:
             return
-        host = self._listening.getsockname()[0]
-        if not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+        if not is_private(self._listening.getsockname()[0]):
             raise GatewayError(
                 f"{asked}: guest memory would travel here unencrypted and anybody could "
                 "connect; give TLS credentials (--tls-listen), listen on 127.0.0.1 or a UNIX "
@@ -255,6 +252,21 @@ class Dialer:
                 self._used = True
                 return SocketChannel(_inherited(number, self.address), str(self.address))
         raise NetworkFault(f"{self.address}: one connection was there and it is used already")
+
+
+def is_private(host: str) -> bool:
+    """Whether only this machine can connect to `host`, an address or a name. Raises NetworkFault.
+
+    A name is private when each of its addresses is.
+    """
+    if not host:
+        return False
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise NetworkFault(f"{host}: no address is known for it: {error}") from error
+    addresses = (str(where[0]).partition("%")[0] for *_, where in found)
+    return all(ipaddress.ip_address(address).is_loopback for address in addresses)
 
 
 def _listen_tcp(address: TcpAddress) -> socket.socket:

@@ -1,6 +1,7 @@
 """What happened, one JSON object a line, for a log that programs read.
 
-A log that cannot be written, on a disk that is full, never ends a move.
+A log that cannot be written, on a disk that is full, never ends a move. A line is written at once
+and by one thread at a time, so that no two of them are ever torn.
 """
 
 import contextlib
@@ -24,7 +25,12 @@ class Log:
         if self._stream is None:
             return
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        line = json.dumps({"time": now, "event": event, **facts}, default=str)
+        self.line(json.dumps({"time": now, "event": event, **facts}, default=str))
+
+    def line(self, text: str) -> None:
+        """One line as it is."""
+        if self._stream is None:
+            return
         with self._lock, contextlib.suppress(OSError, ValueError):
-            self._stream.write(line + "\n")
+            self._stream.write(text + "\n")
             self._stream.flush()

@@ -128,7 +128,8 @@ class Migration:
 
     `listener` is where the source is sent, `dialer` where the destination is told to listen.
     `known_source` is a fingerprint of the source: with it the move is decided before it begins.
-    `context` terminates TLS from the source. `tell` is called with what a person should know.
+    `context` terminates TLS from the source, whose certificate names one of `authorized` unless
+    that is None. `tell` is called with what a person should know.
     """
 
     def __init__(
@@ -142,6 +143,7 @@ class Migration:
         *,
         known_source: End | None = None,
         context: ssl.SSLContext | None = None,
+        authorized: frozenset[str] | None = None,
         log: Log | None = None,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -154,7 +156,9 @@ class Migration:
         self._known_source = known_source
         self._encrypted = context is not None
         self._tell = tell
-        self._gateway = Gateway(listener, dialer, judge, context=context, log=log)
+        self._gateway = Gateway(
+            listener, dialer, judge, context=context, authorized=authorized, log=log
+        )
         self.report: TransferReport | None = None
         """What the gateway has to say, once it has; also of a move that failed."""
         self.waits = False

@@ -14,7 +14,7 @@ from typing import Self, cast
 
 from armferry.gateway.channel import Buffer, SocketChannel, readable
 
-__all__ = ["TlsChannel"]
+__all__ = ["TlsChannel", "Wire"]
 
 _WIRE_BYTES = 256 << 10
 _PLAIN_BYTES = 128 << 10
@@ -22,9 +22,9 @@ _PIECE = 4096
 
 
 class TlsChannel:
-    """TLS over a connected socket; made by `accept` or `connect`."""
+    """TLS over a connected socket: made by `connect`, or of a handshake that has been made."""
 
-    def __init__(self, plain: SocketChannel, cipher: ssl.SSLObject, wire: "_Wire") -> None:
+    def __init__(self, plain: SocketChannel, cipher: ssl.SSLObject, wire: "Wire") -> None:
         self._plain = plain
         self._cipher = cipher
         # typeshed knows only the form that returns bytes
@@ -36,24 +36,17 @@ class TlsChannel:
         self._ended = False
 
     @classmethod
-    def accept(cls, plain: SocketChannel, context: ssl.SSLContext, limit: float) -> Self:
-        """Answers a client; `limit` in seconds. Raises OSError (ssl.SSLError is one)."""
-        wire = _Wire()
-        cipher = context.wrap_bio(wire.incoming, wire.outgoing, server_side=True)
-        return cls._shake_hands(plain, cipher, wire, limit)
-
-    @classmethod
     def connect(
         cls, plain: SocketChannel, context: ssl.SSLContext, host: str, limit: float
     ) -> Self:
         """Greets the server that must call itself `host`; `limit` in seconds. Raises OSError."""
-        wire = _Wire()
+        wire = Wire()
         cipher = context.wrap_bio(wire.incoming, wire.outgoing, server_hostname=host)
         return cls._shake_hands(plain, cipher, wire, limit)
 
     @classmethod
     def _shake_hands(
-        cls, plain: SocketChannel, cipher: ssl.SSLObject, wire: "_Wire", limit: float
+        cls, plain: SocketChannel, cipher: ssl.SSLObject, wire: "Wire", limit: float
     ) -> Self:
         deadline = time.monotonic() + limit
         while True:
@@ -199,16 +192,18 @@ class TlsChannel:
         self._plain.close()
 
 
-class _Wire:
+class Wire:
     """Ciphertext on its way between the socket and the cipher."""
 
     def __init__(self) -> None:
         self.incoming = ssl.MemoryBIO()
         self.outgoing = ssl.MemoryBIO()
-        self._buffer = memoryview(bytearray(_WIRE_BYTES))
+        self._buffer: memoryview | None = None
 
     def fill(self, plain: SocketChannel) -> int:
         """Waits for ciphertext; how many bytes came, 0 at the end. Raises OSError."""
+        if self._buffer is None:  # a stranger that has not shown a certificate costs less
+            self._buffer = memoryview(bytearray(_WIRE_BYTES))
         count = plain.receive_into(self._buffer)
         self.incoming.write(self._buffer[:count])
         return count

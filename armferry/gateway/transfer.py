@@ -1,19 +1,22 @@
 """One move: its channels, the threads that carry them, and how it ended.
 
 Rules that hold here: one thread for each direction of each channel, so that a direction that
-waits never keeps another one waiting; the first failure decides the ending, and from then on
-every channel is aborted; the destination's connections are opened one after the other by
-whoever calls `start` and `add`.
+waits never keeps another one waiting, and one that opens the destination's connections, one after
+the other and the main channel's first, so that a destination that takes none holds up nobody else;
+the first failure decides the ending, and from then on every channel is aborted.
 """
 
+import contextlib
 import gc
+import queue
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 from armferry.errors import ArmferryError
+from armferry.gateway.budget import Budget
 from armferry.gateway.channel import Buffer, Channel
 from armferry.gateway.endpoint import ExecChannel
 from armferry.gateway.errors import Refused
@@ -26,7 +29,7 @@ from armferry.stream import StreamError
 
 __all__ = ["Limits", "Transfer"]
 
-_TICK = 0.05
+_TICK = 1.0  # seconds between two looks at whether bytes move; the end of a thread is seen at once
 _QUIET = 0.05  # seconds of silence after which device state without a description may be whole
 _LINGERING = 5.0  # seconds that extra channels may outlast the main one
 _RETURN_BUFFER = 64 << 10
@@ -72,16 +75,22 @@ class Transfer:
         limits: Limits,
         log: Log,
         *,
+        budget: Budget | None = None,
         recovery: bool = False,
         origin: str = "",
+        on_end: Callable[[TransferReport], None] | None = None,
     ) -> None:
         self.number = number
+        self._on_end = on_end
         self.origin = origin
         self._dial = dial
         self._judge = judge
         self._limits = limits
         self._log = log
-        self._session = None if recovery else Session(judge, state_limit=limits.state)
+        self._budget = budget or Budget()
+        self._session = (
+            None if recovery else Session(judge, state_limit=limits.state, budget=self._budget)
+        )
         self._source = main
         self._return_path = ReturnPath()
         self._began = time.monotonic()
@@ -94,8 +103,11 @@ class Transfer:
         self._channels: list[Channel] = [main]
         self._forward: list[_Flow] = []
         self._back: list[_Flow] = []
+        self._added: queue.SimpleQueue[Channel | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._main_threads: list[threading.Thread] = []
+        self._connected = False  # whether the main channel is
+        self._main_running = 1  # threads of it: the one that connects it, then two
+        self._extra_running = 0
         self._over = False  # nothing joins the move from here on
         self._changed = threading.Event()
         self._supervisor = threading.Thread(target=self._supervise, daemon=True)
@@ -109,7 +121,7 @@ class Transfer:
     @property
     def takes_channels(self) -> bool:
         """Whether the move still runs on its main channel."""
-        return self._failure is None and any(one.is_alive() for one in self._main_threads)
+        return self._failure is None and self._connected and self._main_running > 0
 
     @property
     def bytes_moved(self) -> int:
@@ -117,51 +129,72 @@ class Transfer:
         return sum(flow.bytes for flow in (*self._forward, *self._back))
 
     def start(self) -> None:
-        """Connects to the destination and lets the bytes flow; returns at once."""
-        destination = self._connect()
-        if destination is not None:
-            self._destination = destination
-            forward, back = self._flows()
-            self._main_threads = [
-                self._thread("main forward", lambda: self._carry(forward)),
-                self._thread("main back", lambda: self._answer(back)),
-            ]
-            for thread in self._main_threads:
-                thread.start()
+        """Connects to the destination and lets the bytes flow; returns at once.
+
+        Raises RuntimeError when the system gives no thread for it.
+        """
         self._supervisor.start()
+        opener = threading.Thread(target=self._open, name=f"move {self.number} opener", daemon=True)
+        try:
+            opener.start()
+        except RuntimeError as error:
+            self._main_running = 0
+            self.fail(Ending.FAILED, str(error))
 
     def add(self, channel: Channel) -> None:
         """Connects one more channel of the source and lets its bytes flow; returns at once."""
         with self._lock:
-            self._channels.append(channel)
-        destination = self._connect()
-        with self._lock:
-            over = self._over
-            if destination is not None and not over:
-                self._begin(channel, destination)
-        if destination is not None and not over:
-            self._log.write("channel", move=self.number, channels=len(self._forward))
-        elif over:  # the main channel ended while this one was being connected
-            for end in (channel, destination):
-                if end is not None:
-                    end.abort()
-                    end.close()
+            if not self._over:
+                self._channels.append(channel)
+                self._extra_running += 1
+                self._added.put(channel)
+                return
+        channel.abort()
+        channel.close()
 
-    def _begin(self, channel: Channel, destination: Channel) -> None:
-        forward, back = self._flows()
-        threads = [
-            self._thread(f"channel {len(self._forward)} {name}", work)
-            for name, work in (
+    def _open(self) -> None:
+        """Opens the destination's connections in order, until the move is over."""
+        with self._failures():
+            destination = self._connect()
+            if destination is not None:
+                self._begin_main(destination)
+        with self._lock:
+            if not self._connected:
+                self._main_running = 0
+        self._changed.set()
+        while (channel := self._added.get()) is not None:
+            with self._failures():
+                destination = None if self._over else self._connect()
+                if destination is not None:
+                    self._begin_extra(channel, destination)
+            self._ended(main=False)
+
+    def _begin_main(self, destination: Channel) -> None:
+        self._destination = destination
+        with self._lock:
+            if self._over:
+                return
+            forward, back = self._flows()
+            self._start("main forward", lambda: self._carry(forward), main=True)
+            self._start("main back", lambda: self._answer(back), main=True)
+            self._main_running -= 1  # what connected it is done
+            self._connected = True
+
+    def _begin_extra(self, channel: Channel, destination: Channel) -> None:
+        with self._lock:
+            if self._over:
+                return
+            forward, back = self._flows()
+            name = f"channel {len(self._forward)}"
+            for direction, work in (
                 (
                     "forward",
                     lambda: self._splice(channel, destination, forward, self._source_ending),
                 ),
                 ("back", lambda: self._splice(destination, channel, back)),
-            )
-        ]
-        for thread in threads:
-            thread.start()
-        self._threads += threads  # whoever finds a thread here may join it
+            ):
+                self._start(f"{name} {direction}", work)
+        self._log.write("channel", move=self.number, channels=len(self._forward))
 
     def fail(self, ending: Ending, reason: str) -> None:
         """Ends the move for this reason unless it has failed before; aborts every channel."""
@@ -189,10 +222,14 @@ class Transfer:
             self.fail(Ending.FAILED, str(error))
             return None
         with self._lock:
-            self._channels.append(destination)
-            failed = self._failure is not None
-        if failed:
+            over, failed = self._over, self._failure is not None
+            if not over:
+                self._channels.append(destination)
+        if failed or over:
             destination.abort()
+        if over:  # the move ended while this was being connected
+            destination.close()
+            return None
         return destination
 
     def _flows(self) -> tuple[_Flow, _Flow]:
@@ -201,23 +238,42 @@ class Transfer:
         self._back.append(back)
         return forward, back
 
-    def _thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
-        def guarded() -> None:
-            try:
-                work()
-            except Refused as refusal:
-                self.fail(Ending.REFUSED, str(refusal))
-            except ArmferryError as error:
-                self.fail(Ending.FAILED, str(error))
-            except Exception as error:  # whatever it is, the destination must get no more
-                self._log.write(
-                    "internal-error", move=self.number, traceback=traceback.format_exc()
-                )
-                self.fail(Ending.FAILED, f"armferry itself failed: {error!r}; please report it")
-            finally:
-                self._changed.set()
+    def _start(self, name: str, work: Callable[[], None], *, main: bool = False) -> None:
+        """Runs `work` in a thread that is waited for; the caller has the lock."""
 
-        return threading.Thread(target=guarded, name=f"move {self.number} {name}", daemon=True)
+        def run() -> None:
+            with self._failures():
+                work()
+            self._ended(main=main)
+
+        thread = threading.Thread(target=run, name=f"move {self.number} {name}", daemon=True)
+        thread.start()
+        if main:
+            self._main_running += 1
+        else:
+            self._extra_running += 1
+        self._threads.append(thread)  # whoever finds a thread here may join it
+
+    @contextlib.contextmanager
+    def _failures(self) -> Iterator[None]:
+        """What is raised in the block ends the move."""
+        try:
+            yield
+        except Refused as refusal:
+            self.fail(Ending.REFUSED, str(refusal))
+        except ArmferryError as error:
+            self.fail(Ending.FAILED, str(error))
+        except Exception as error:  # whatever it is, the destination must get no more
+            self._log.write("internal-error", move=self.number, traceback=traceback.format_exc())
+            self.fail(Ending.FAILED, f"armferry itself failed: {error!r}; please report it")
+
+    def _ended(self, *, main: bool) -> None:
+        with self._lock:
+            if main:
+                self._main_running -= 1
+            else:
+                self._extra_running -= 1
+        self._changed.set()
 
     # -- the main channel
 
@@ -231,17 +287,20 @@ class Transfer:
     def _walk(self, session: Session, flow: _Flow) -> bool:
         """Whether everything that follows may be passed on unread; False at the end."""
         buffer = memoryview(bytearray(BUFFER_SIZE))
-        prepared = False
+        prepared = settled = False
         while not session.passing:
             try:
-                silent = session.holding and not self._source.wait(_QUIET)
+                # once is enough: what could not be all of it then cannot be without another byte
+                silent = session.holding and not settled and not self._source.wait(_QUIET)
                 count = 0 if silent else self._source.receive_into(buffer)
             except OSError as error:
                 self.fail(self._source_ending(), f"the source's connection failed: {error}")
                 return False
             if silent:
                 self._pass_on(session, session.settle, flow)
+                settled = True
                 continue
+            settled = False
             if not count:
                 try:
                     self._pass_on(session, session.close, flow)
@@ -253,9 +312,18 @@ class Transfer:
             data = buffer[:count]
             self._pass_on(session, lambda: session.receive(data), flow)  # noqa: B023
             if session.machine and not prepared:
-                self._thread("preparation", lambda: self._prepare(session.machine)).start()
+                self._begin_preparation(session.machine)
                 prepared = True
         return True
+
+    def _begin_preparation(self, machine: str) -> None:
+        def prepare() -> None:
+            with self._failures():
+                self._prepare(machine)
+
+        # not waited for: a move may end before it does
+        name = f"move {self.number} preparation"
+        threading.Thread(target=prepare, name=name, daemon=True).start()
 
     def _prepare(self, machine: str) -> None:
         self._judge.prepare(machine)
@@ -269,7 +337,8 @@ class Transfer:
         self, session: Session, step: Callable[[], tuple[Buffer, ...]], flow: _Flow
     ) -> None:
         came = time.monotonic()
-        parts = step()
+        with self._budget.turn if session.collecting else contextlib.nullcontext():
+            parts = step()
         if session.holding and not self._held_since:
             self._held_since = came
         decided = session.judgement is not None and not self._state_sent
@@ -345,14 +414,13 @@ class Transfer:
         moved, changed_at = 0, time.monotonic()
         main_ended: float | None = None
         while True:
-            self._changed.wait(_TICK)
+            self._changed.wait(min(_TICK, self._limits.stall / 4))
             self._changed.clear()
             now = time.monotonic()
-            running = any(one.is_alive() for one in self._main_threads)
-            if not running:
+            # a destination that is still being connected is not waited for once the move has failed
+            if not self._main_running or (self._failure is not None and not self._connected):
                 main_ended = main_ended or now
-                extras = any(one.is_alive() for one in self._threads)
-                if not extras or now - main_ended > _LINGERING:
+                if not self._extra_running or now - main_ended > _LINGERING:
                     break
             if self.bytes_moved != moved:
                 moved, changed_at = self.bytes_moved, now
@@ -360,8 +428,9 @@ class Transfer:
                 self.fail(Ending.FAILED, f"no byte has moved for {self._limits.stall:g} s")
         with self._lock:
             self._over = True
-            channels, threads = tuple(self._channels), (*self._main_threads, *self._threads)
-        if any(one.is_alive() for one in threads):
+            channels, threads = tuple(self._channels), tuple(self._threads)
+        self._added.put(None)
+        if self._extra_running:
             for channel in channels:
                 channel.abort()
         for thread in threads:
@@ -370,9 +439,14 @@ class Transfer:
             channel.close()
         gc.unfreeze()  # else nothing of this move would ever be given back
         self._report = self._result()
+        if self._session is not None:
+            self._session.release()
+        if self._on_end is not None:
+            self._on_end(self._report)
 
     def _result(self) -> TransferReport:
         session = self._session
+        judgement = session.judgement if session else None
         ending, reason = self._failure or self._success()
         if self._return_path.result == 0:
             # nothing that happens to a connection after the last word takes it back
@@ -393,7 +467,7 @@ class Transfer:
             decision_seconds=self._decision_seconds,
             seconds=time.monotonic() - self._began,
             before_state=session is not None and not self._state_sent,
-            judgement=session.judgement if session else None,
+            judgement=judgement and replace(judgement, sections=(), cpus=()),
         )
 
     def _success(self) -> tuple[Ending, str]:

@@ -28,7 +28,8 @@ def test_systemd_passes_the_listening_socket(tmp_path: Path) -> None:
         "import os, sys; from armferry.gateway import Listener, parse_address; "
         "os.environ['LISTEN_PID'] = str(os.getpid()); "
         "one = Listener(parse_address(sys.argv[1])); print('ready', flush=True); "
-        "channel = one.accept(); buffer = memoryview(bytearray(9)); "
+        "import select; poll = select.poll(); poll.register(one.descriptor, select.POLLIN); "
+        "poll.poll(); channel = one.take(); buffer = memoryview(bytearray(9)); "
         "print(bytes(buffer[:channel.receive_into(buffer)]).decode())"
     )
     with socket.socket(socket.AF_UNIX) as server:
