@@ -119,27 +119,27 @@ def pieces(data: bytes, size: int) -> Iterator[bytes]:
 EMPTY = b'{"devices":[]}'
 LONG = b'{"devices":[]' + b" " * 200 + b"}"
 HOSTILE = {
-    "ends that fit nothing": MEMORY + SECTION + end_mark(EMPTY) * 800,
-    "ends that fit nothing behind much": MEMORY + SECTION + b"A" * 40_000 + end_mark(EMPTY) * 200,
-    "ends that claim megabytes": MEMORY + SECTION + end_mark(b'{"', (4 << 20) - 9) * 800,
-    "ends that claim what is text": MEMORY + SECTION + end_mark(LONG, 60_000) * 60 + b"A" * 60_000,
-    "ends in the text of others": MEMORY + SECTION + (end_mark(LONG, 190) + b"\xff") * 60,
-    "footers that end nothing": MEMORY + SECTION + (b"\x7e" + be(9) + b"\xff") * 3000,
-    "sections without number": MEMORY + (SECTION + b"\x7e" + be(9)) * 900,
-    "an early section that never ends": HEAD + SECTION + b"A" * 9000,
-    "an early section of false footers": HEAD + SECTION + (b"\x7e" + be(9) + b"\xff") * 1500,
-    "early sections without number": HEAD + (SECTION + b"\x7e" + be(9)) * 400,
-    "capabilities": HEAD + b"\x05\x1aconfiguration/capabilities" + be(1, 64) + b"\xff" * 9000,
-    "zeros that turn out to be none": MEMORY + SECTION + (bytes(200) + b"A") * 60,
-    "a package that never comes": MEMORY + b"\x08\0\x07\0\x04" + be(200 << 20) + b"A" * 9000,
+    "ends that fit nothing": MEMORY + SECTION + end_mark(EMPTY) * 200,
+    "ends that fit nothing behind much": MEMORY + SECTION + b"A" * 9_000 + end_mark(EMPTY) * 60,
+    "ends that claim megabytes": MEMORY + SECTION + end_mark(b'{"', (4 << 20) - 9) * 200,
+    "ends that claim what is text": MEMORY + SECTION + end_mark(LONG, 9_000) * 15 + b"A" * 9_000,
+    "ends in the text of others": MEMORY + SECTION + (end_mark(LONG, 190) + b"\xff") * 20,
+    "footers that end nothing": MEMORY + SECTION + (b"\x7e" + be(9) + b"\xff") * 700,
+    "sections without number": MEMORY + (SECTION + b"\x7e" + be(9)) * 200,
+    "an early section that never ends": HEAD + SECTION + b"A" * 4000,
+    "an early section of false footers": HEAD + SECTION + (b"\x7e" + be(9) + b"\xff") * 500,
+    "early sections without number": HEAD + (SECTION + b"\x7e" + be(9)) * 150,
+    "capabilities": HEAD + b"\x05\x1aconfiguration/capabilities" + be(1, 64) + b"\xff" * 4000,
+    "zeros that turn out to be none": MEMORY + SECTION + (bytes(200) + b"A") * 25,
+    "a package that never comes": MEMORY + b"\x08\0\x07\0\x04" + be(200 << 20) + b"A" * 4000,
     "blocks of one byte": HEAD
     + RAM_START[:15]
     + struct.pack(">Q", (1 << 40) | 4)
-    + (b"\x01m" + struct.pack(">Q", 1)) * 900,
+    + (b"\x01m" + struct.pack(">Q", 1)) * 400,
 }
 
 
-@pytest.mark.parametrize("size", [1, 13, 1 << 20])
+@pytest.mark.parametrize("size", [1, 1 << 20])
 @pytest.mark.parametrize("name", HOSTILE)
 def test_work_is_bounded_for_each_byte(
     name: str, size: int, monkeypatch: pytest.MonkeyPatch
@@ -165,13 +165,13 @@ def test_settling_over_and_over_costs_what_has_come_since(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parser = StreamParser()
-    parser.feed(MEMORY + SECTION + b"A" * (4 << 20) + b"\x7e" + be(10))
+    parser.feed(MEMORY + SECTION + b"A" * (1 << 20) + b"\x7e" + be(10))
     with counted(monkeypatch) as work:
         for _ in range(200):
             parser.feed(b"\1" * (size - 1) + b"\0")
             assert parser.settle() == []
     # the bytes held are searched once, not two hundred times
-    assert work.searched < 2 * (4 << 20) + 200 * 300
+    assert work.searched < 2 * (1 << 20) + 200 * 300
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
@@ -293,8 +293,8 @@ def test_an_end_of_section_has_no_address(
 def test_marks_of_a_description_in_a_file_are_not_copied(
     window_on: Callable[[bytes], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ten thousand places that say they reach to the end of the file."""
-    count = 10_000
+    """Three thousand places that say they reach to the end of the file."""
+    count = 3_000
     tail = b"".join(b"\0\x06" + be(6 * (count - number - 1) + 1) for number in range(count)) + b"}"
     with counted(monkeypatch) as work, pytest.raises(StreamError):
         read_saved(window_on(MEMORY + SECTION + tail))
