@@ -41,6 +41,7 @@ from armferry.hosts.fingerprints.subject import (
     state_in,
     stream_subject,
 )
+from armferry.printable import printable
 from armferry.stream import CpuEdit, rewrite_tail
 from armferry.stream.save_image import SaveImage
 
@@ -213,7 +214,7 @@ def _report(arguments: argparse.Namespace, judgement: Judgement) -> int:
     if arguments.target == STANDARD_OUTPUT:
         text = json.dumps({**document(judgement), "written": written}, indent=1)
         if arguments.json:
-            print(text, file=sys.stderr)
+            print(printable(text), file=sys.stderr)
         elif answer is Answer.FAILS:
             refused = [o.name for d in judgement.verdict.decisions for o in d.refused]
             raise _Refused(

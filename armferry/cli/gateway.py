@@ -40,6 +40,7 @@ from armferry.gateway.endpoint import is_private
 from armferry.gateway.metrics import serve_metrics
 from armferry.hosts.fingerprints.subject import open_subject
 from armferry.policy import Policy
+from armferry.printable import printable
 from armferry.registers import Accelerator
 
 __all__ = ["add_parsers"]
@@ -200,7 +201,7 @@ def _gateways(
         destination = open_subject(to).end
         policy = policy_for(str(destination.machine or ""), destination.accelerator)
         for warning in policy_warnings(policy):
-            print(f"note: {warning}", file=sys.stderr)
+            print(printable(f"note: {warning}"), file=sys.stderr)
         dialer = Dialer(
             parse_address(there),
             context=encryption.connecting,
@@ -266,9 +267,8 @@ def _on_signals(gateways: list[Gateway]) -> None:
 
 def _say_rejected(peer: str, reason: str) -> None:
     with contextlib.suppress(OSError):
-        sys.stderr.write(
-            f"turned away: {peer}: {reason}\n"
-        )  # one write: lines of others stay whole
+        # in one write, so that the lines of others stay whole
+        sys.stderr.write(printable(f"turned away: {peer}: {reason}") + "\n")
         sys.stderr.flush()
 
 

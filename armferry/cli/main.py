@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from armferry.cli.parser import DEBUG, make_parser
 from armferry.errors import UNFORESEEN, ArmferryError, EnvironmentFault, unforeseen
+from armferry.printable import printable
 
 __all__ = ["main"]
 
@@ -44,7 +45,7 @@ def main(words: Sequence[str] | None = None) -> int:
         code: int = arguments.func(arguments)
         sys.stdout.flush()
     except ArmferryError as error:
-        print(f"armferry: {error}", file=sys.stderr)
+        print(printable(f"armferry: {error}"), file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         # whoever read our output has gone; writing the rest would only repeat the error
@@ -54,7 +55,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT
     except OSError as error:
         place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        print(f"armferry: {place}{error.strerror or error}", file=sys.stderr)
+        print(printable(f"armferry: {place}{error.strerror or error}"), file=sys.stderr)
         return EnvironmentFault.exit_code
     except Exception as error:
         return _report(error, list(words or ()))
@@ -73,7 +74,7 @@ def _report(error: Exception, words: list[str]) -> int:
         how = (
             f"with what this prints: {again if len(again) < _LONGEST else f'armferry {DEBUG} ...'}"
         )
-    print(f"armferry: {unforeseen(error)}; please report it {how}", file=sys.stderr)
+    print(printable(f"armferry: {unforeseen(error)}; please report it {how}"), file=sys.stderr)
     return UNFORESEEN
 
 

@@ -24,6 +24,7 @@ from armferry.hosts.fingerprints.probe import fingerprint_of_qemu
 from armferry.hosts.fingerprints.subject import open_subject
 from armferry.hosts.qmp.client import Monitor
 from armferry.policy import Policy
+from armferry.printable import printable
 from armferry.registers import Accelerator
 
 __all__ = ["add_parsers"]
@@ -240,13 +241,13 @@ class _Display(contextlib.AbstractContextManager["_Display"]):
             f"{progress.remaining / 1e6:.0f} MB left, {progress.rate / 1e6:.0f} MB/s, "
             f"{progress.dirty_rate} dirty pages/s, downtime {progress.expected_downtime} ms"
         )
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+        print(f"\r\033[K{printable(text)}", end="", file=sys.stderr, flush=True)
         self._shown = True
 
     def tell(self, text: str) -> None:
         """A line that stays."""
         self.clear()
-        print(f"note: {text}", file=sys.stderr, flush=True)
+        print(printable(f"note: {text}"), file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         """Takes the changing line away."""

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,8 @@ def _next(arguments: argparse.Namespace, plan: Plan) -> None:
     if plan.entries and arguments.output is None:
         render.next_step(f"{command('plan', arguments)} -o POLICY")
     elif plan.entries:
-        render.next_step(f"{command('ferry', arguments, target='OUT')} --policy {arguments.output}")
+        render.next_step(
+            f"{command('ferry', arguments, target='OUT')} --policy {shlex.quote(arguments.output)}"
+        )
     else:
         render.next_step(command("ferry", arguments, target="OUT"))

@@ -8,8 +8,10 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
+
+from armferry.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,6 +49,7 @@ _STYLES = {"good": "green", "warn": "yellow", "bad": "bold red", "faint": "dim",
 
 def line(text: str = "", role: str = "") -> None:
     """One line on standard output."""
+    text = printable(text)
     if _rich() and role:
         from rich.text import Text
 
@@ -57,6 +60,7 @@ def line(text: str = "", role: str = "") -> None:
 
 def prose(text: str, role: str = "", indent: int = 2) -> None:
     """A sentence or more, indented; a terminal wraps it between words, anything else does not."""
+    text = printable(text)
     if not _rich():
         print(" " * indent + text)
         return
@@ -84,10 +88,15 @@ def table(content: Table) -> None:
     """A table; nothing at all when it has no rows."""
     if not content.rows:
         return
+    content = replace(content, rows=[[_shown(cell) for cell in row] for row in content.rows])
     if _rich():
         _rich_table(content)
     else:
         _plain_table(content)
+
+
+def _shown(cell: Cell) -> Cell:
+    return replace(cell, text=printable(cell.text))
 
 
 def next_step(command: str) -> None:

@@ -17,6 +17,7 @@ from armferry.ferry.errors import FerryError, WriteFault
 from armferry.hosts.files.atomic import replaced
 from armferry.hosts.files.descriptor import write_all
 from armferry.hosts.files.journal import interrupted, read_journal
+from armferry.hosts.files.likeness import make_alike
 from armferry.hosts.files.locked import LockedFile
 
 if TYPE_CHECKING:
@@ -97,10 +98,10 @@ def send_with_tail(
 def written_beside(target: Path, *, like: int | None = None) -> Iterator[int]:
     """A descriptor of a new file that becomes `target` when the block ends well.
 
-    `like` is a descriptor whose owner and mode the file gets; without, it gets those of any new
-    file. A link stays one: the file that it leads to is replaced. Raises FerryError for what the
-    operating system refuses, InterruptedRewrite when `target` is half rewritten: its journal
-    would fit no other file.
+    `like` is a descriptor of the file that says who may read it (`likeness`); without, it gets the
+    mode of any new file. A link stays one: the file that it leads to is replaced. Raises FerryError
+    for what the operating system refuses, InterruptedRewrite when `target` is half rewritten: its
+    journal would fit no other file.
     """
     new = contextlib.ExitStack()
     try:
@@ -115,7 +116,7 @@ def written_beside(target: Path, *, like: int | None = None) -> Iterator[int]:
             if like is None:
                 os.fchmod(descriptor, 0o666 & ~_umask())
             else:
-                _resemble(descriptor, like)
+                make_alike(descriptor, like)
             yield descriptor
     except OSError as error:
         raise WriteFault(f"{target}: cannot be written: {error.strerror}") from error
@@ -144,17 +145,6 @@ def _umask() -> int:
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
-
-
-def _resemble(descriptor: int, like: int) -> None:
-    about = os.fstat(like)
-    os.fchmod(descriptor, stat.S_IMODE(about.st_mode))
-    # giving a file away is a privilege; whoever lacks it owns the copy, as with cp, but may be a
-    # member of its group
-    for owner in (about.st_uid, -1):
-        with contextlib.suppress(PermissionError):
-            os.fchown(descriptor, owner, about.st_gid)
-            break
 
 
 def _copy(source: int, target: int, position: int, size: int, on_copied: OnCopied | None) -> None:

@@ -31,6 +31,7 @@ from armferry.policy import (
     problems,
     read_site,
 )
+from armferry.printable import printable
 from armferry.registers import Accelerator
 from armferry.wrapper.beside.outgoing_judge import HidingJudge
 from armferry.wrapper.beside.pristine import Pristine, pristine_lists, pristine_stream
@@ -337,4 +338,4 @@ def _may_carry(number: int) -> bool:
 
 
 def _note(text: str) -> None:
-    print(f"armferry: {text}", file=sys.stderr)
+    print(printable(f"armferry: {text}"), file=sys.stderr)

@@ -24,7 +24,9 @@ def main(words: "list[str] | None" = None) -> int:
             _become(program, given)
         return _wrapped(program, given)
     except OSError as error:
-        print(f"armferry-qemu: {error}", file=sys.stderr)
+        from armferry.printable import printable
+
+        print(printable(f"armferry-qemu: {error}"), file=sys.stderr)
         return 4
     except Exception as error:
         return _report(error)
@@ -40,7 +42,10 @@ def _report(error: Exception) -> int:
         how = "with the lines above"
     else:
         how = f"with what it prints when {_DEBUG}=1 is in its environment"
-    print(f"armferry-qemu: {unforeseen(error)}; please report it {how}", file=sys.stderr)
+    from armferry.printable import printable
+
+    text = f"armferry-qemu: {unforeseen(error)}; please report it {how}"
+    print(printable(text), file=sys.stderr)
     return UNFORESEEN
 
 

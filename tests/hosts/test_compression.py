@@ -1,10 +1,12 @@
 """Compressed streams: whole, in several members, damaged, left unread, and bounded."""
 
 import gzip
+import lzma
 import os
 import subprocess
 import tempfile
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import pytest
@@ -149,3 +151,28 @@ def test_missing_program_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         "the image is compressed with lzop and the program lzop is missing; apt-get install lzop"
     )
     assert fault.value.exit_code == 4
+
+
+def test_xz_of_several_streams_with_padding() -> None:
+    one, other = lzma.compress(b"one" * 1000), lzma.compress(b"other" * 1000)
+    data = one + bytes(8) + other + bytes(4)
+    assert _unpack(data, Compression.XZ) == b"one" * 1000 + b"other" * 1000
+    with pytest.raises(CompressionFault, match="ends too early"):
+        _unpack(one + other[:-20], Compression.XZ)
+
+
+@pytest.mark.parametrize(("preset", "taken"), [(9, True), (40, False)])
+def test_xz_that_takes_gigabytes_is_refused(preset: int, taken: bool) -> None:
+    """The head of the first block names its window; here one of 4 GiB, of 100 bytes of data."""
+    packed = bytearray(lzma.compress(b"x" * 100, preset=min(preset, 9)))
+    if not taken:
+        header = (packed[12] + 1) * 4
+        assert packed[14:16] == b"\x21\x01"
+        packed[16] = preset
+        checked = bytes(packed[12 : 12 + header - 4])
+        packed[12 + header - 4 : 12 + header] = zlib.crc32(checked).to_bytes(4, "little")
+    if taken:
+        assert _unpack(bytes(packed), Compression.XZ) == b"x" * 100
+    else:
+        with pytest.raises(CompressionFault, match="Memory usage limit"):
+            _unpack(bytes(packed), Compression.XZ)

@@ -33,6 +33,8 @@ __all__ = [
 
 _CHUNK = 256 << 10
 _LEVEL = 3
+_XZ_MEMORY = 128 << 20
+"""Bytes that reading an xz archive may take; one of `xz -9` takes 65 MiB."""
 
 
 class CompressionFault(ArmferryError):
@@ -118,7 +120,7 @@ def _opened(file: BinaryIO, compression: Compression, mode: Literal["rb", "wb"])
     if compression is Compression.BZIP2:
         return bz2.BZ2File(file, mode, compresslevel=_LEVEL)
     if compression is Compression.XZ:
-        return lzma.LZMAFile(file, mode, preset=_LEVEL if mode == "wb" else None)
+        return lzma.LZMAFile(file, mode, preset=_LEVEL)
     if compression is Compression.ZSTD:
         import zstandard
 
@@ -134,7 +136,29 @@ def _opened(file: BinaryIO, compression: Compression, mode: Literal["rb", "wb"])
     return gzip.GzipFile(fileobj=file, mode=mode, compresslevel=_LEVEL)
 
 
+def _xz_pieces(file: BinaryIO) -> Iterator[bytes]:
+    """What is in an archive of one stream or several, zeros between them.
+
+    Its head says how large a window it takes, up to 4 GiB: more than `xz -9` makes is refused
+    before memory is taken for it.
+    """
+    data = b""
+    while data := (data or file.read(_CHUNK)).lstrip(b"\0"):
+        stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
+        while not stream.eof:
+            yield stream.decompress(data, _CHUNK)
+            data = file.read(_CHUNK) if stream.needs_input and not stream.eof else b""
+            if not data and stream.needs_input and not stream.eof:
+                raise EOFError("the archive ends too early")
+        data = stream.unused_data
+
+
 def _decode(source: int, target: int, compression: Compression) -> None:
+    if compression is Compression.XZ:
+        with open(source, "rb", closefd=False) as archive:
+            for piece in _xz_pieces(archive):
+                write_all(target, piece)
+        return
     with open(source, "rb", closefd=False) as file, _opened(file, compression, "rb") as plain:
         while data := plain.read(_CHUNK):
             write_all(target, data)

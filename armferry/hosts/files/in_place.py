@@ -11,9 +11,10 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from armferry.errors import ArmferryError, EnvironmentFault
+from armferry.errors import EnvironmentFault
 from armferry.hosts.files.descriptor import write_at
 from armferry.hosts.files.journal import (
+    ForeignJournal,
     InterruptedRewrite,
     Journal,
     journal_path,
@@ -35,10 +36,6 @@ __all__ = [
     "finish",
     "undo",
 ]
-
-
-class ForeignJournal(ArmferryError):
-    """A journal beside a file that it is not about."""
 
 
 class StoppedRewrite(InterruptedRewrite, EnvironmentFault):

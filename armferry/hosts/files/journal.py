@@ -8,7 +8,12 @@ look for one first; who writes and settles it is `in_place`.
 A file's journal lies beside it; that of a device, whose folder is gone after a restart, below
 /var/lib/armferry/journals, or below $ARMFERRY_JOURNALS.
 
-Format: one line of JSON (version, sha256 of what follows); one line of JSON (size of the file
+Rule of this file: whoever can put a file into the folder may have put this one. It is opened
+without following a link or waiting for a pipe, read no further than it says of itself, and believed
+only when the file's owner, root or the caller made it, nobody else can write it, and it names the
+file that it lies beside.
+
+Format: one line of JSON (version, inode of the file, length and sha256 of what follows); one line of JSON (size of the file
 before and after; for each step its patches as offset and lengths); the patches' old and new bytes.
 """
 
@@ -26,12 +31,15 @@ from typing import TYPE_CHECKING, Self
 
 from armferry.errors import ArmferryError, EnvironmentFault
 from armferry.hosts.files.atomic import sync_folder
+from armferry.hosts.files.descriptor import write_all
 from armferry.hosts.files.patch import Patch, Step
+from armferry.stream.wire import MAX_DEVICE_STATE
 
 if TYPE_CHECKING:
     from armferry.stream import Window
 
 __all__ = [
+    "ForeignJournal",
     "InterruptedRewrite",
     "Journal",
     "JournalFault",
@@ -42,8 +50,11 @@ __all__ = [
     "write_journal",
 ]
 
-_VERSION = 2
+_VERSION = 3
+_OTHERS_WRITE = 0o022
 _MAX_LINE = 4_096
+_MAX_BODY = 4 * MAX_DEVICE_STATE
+"""Bytes of a journal: the longest device state before and after, and its description."""
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 _SUFFIX = ".armferry-journal"
 _OF_DEVICES = Path("/var/lib/armferry/journals")
@@ -55,6 +66,10 @@ class InterruptedRewrite(ArmferryError):
 
 class JournalFault(EnvironmentFault):
     """A journal that the operating system does not let be read or written."""
+
+
+class ForeignJournal(ArmferryError):
+    """A journal beside a file that it is not about, or that somebody else put there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,20 +138,25 @@ def interrupted(path: Path) -> InterruptedRewrite:
 def write_journal(path: Path, journal: Journal) -> None:
     """Writes the journal of `path` and waits until it is on disk. Raises JournalFault."""
     body = _encoded(journal)
-    head = {"version": _VERSION, "sha256": hashlib.sha256(body).hexdigest()}
     where = journal_path(path)
     try:
+        head = {
+            "version": _VERSION,
+            "inode": _inode(path),
+            "length": len(body),
+            "sha256": hashlib.sha256(body).hexdigest(),
+        }
         if _is_device(path):
             where.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(where, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise _unwritten(where, path, error) from error
     try:
-        with open(descriptor, "wb") as file:
-            file.write(json.dumps(head).encode() + b"\n")
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            write_all(descriptor, json.dumps(head).encode() + b"\n" + body)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
         sync_folder(where)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -147,28 +167,76 @@ def write_journal(path: Path, journal: Journal) -> None:
 def read_journal(path: Path) -> Journal | None:
     """The journal of `path`; None when there is none, or when it was never finished.
 
-    Raises JournalFault.
+    Raises JournalFault for one that cannot be read and ForeignJournal for one that somebody made
+    who is not believed, or that is about another file.
     """
     where = journal_path(path)
     try:
-        with open(where, "rb") as file:
-            line = file.readline(_MAX_LINE)
-            rest = file.read()
+        found = _read(where)
+        file = os.stat(path)
     except OSError as error:
         if error.errno in _NOT_THERE:
             return None
         raise JournalFault(f"{where}: the journal cannot be read: {error.strerror}") from error
-    try:
-        head = json.loads(line)
-        version = int(head["version"])
-        whole = hashlib.sha256(rest).hexdigest() == head["sha256"]
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+    if found is None:
         return None
-    if version != _VERSION:
-        raise JournalFault(
-            f"{where}: a journal of another armferry, version {version}: settle it with that one"
+    if found.owner not in (0, os.geteuid(), file.st_uid) or found.mode & _OTHERS_WRITE:
+        raise ForeignJournal(
+            f"{where}: made by user {found.owner}, mode {found.mode:o}: not believed, for neither "
+            f"the owner of {path} nor you made it; if nobody was rewriting that file, remove the "
+            "journal"
         )
-    return _decoded(rest) if whole else None
+    if found.version != _VERSION:
+        raise JournalFault(
+            f"{where}: a journal of another armferry, version {found.version}: settle it with "
+            "that one"
+        )
+    if found.inode != _inode(path):
+        raise ForeignJournal(
+            f"{where}: about another file than {path}, or it is a copy; if it was replaced since, "
+            "remove the journal"
+        )
+    return _decoded(found.body)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A whole journal, and who made it."""
+
+    owner: int
+    mode: int
+    version: int
+    inode: int
+    body: bytes
+
+
+def _read(where: Path) -> _Found | None:
+    """What lies there; None for what never was a whole journal. Raises OSError."""
+    if not stat.S_ISREG(os.lstat(where).st_mode):
+        return None  # a link, a pipe, a folder: armferry makes none of these
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with open(os.open(where, flags), "rb") as file:
+        about = os.fstat(file.fileno())
+        line = file.readline(_MAX_LINE)
+        try:
+            head = json.loads(line)
+            version, inode = int(head["version"]), int(head.get("inode", 0))
+            length, digest = int(head.get("length", 0)), str(head["sha256"])
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+            return None
+        if version != _VERSION:
+            length = 0  # how that one counts is not known here
+        elif not 0 < length <= _MAX_BODY or about.st_size != len(line) + length:
+            return None
+        body = file.read(length)
+    if version == _VERSION and hashlib.sha256(body).hexdigest() != digest:
+        return None
+    return _Found(about.st_uid, stat.S_IMODE(about.st_mode), version, inode, body)
+
+
+def _inode(path: Path) -> int:
+    """The file's number; 0 for a device, whose node is made anew at each start."""
+    return 0 if _is_device(path) else os.stat(path).st_ino
 
 
 def remove_journal(path: Path) -> None:

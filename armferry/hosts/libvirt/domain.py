@@ -9,6 +9,8 @@ from xml.parsers import expat
 __all__ = ["DomainFacts", "UnreadableDomain", "read_domain"]
 
 _CPU_MODES = {"host-passthrough": "host", "maximum": "max"}
+_DEEPEST = 32
+_LONGEST = 4096  # letters of a name, a model, a path; libvirt itself allows no longer path
 _SWITCH = {"require": "on", "force": "on", "disable": "off", "forbid": "off"}
 
 
@@ -48,6 +50,7 @@ def read_domain(xml: str) -> DomainFacts | None:
     """
     reader = _Reader()
     parser = expat.ParserCreate()
+    parser.StartDoctypeDeclHandler = _refuse_entities
     parser.StartElementHandler = reader.begin
     parser.EndElementHandler = reader.end
     parser.CharacterDataHandler = reader.text
@@ -58,8 +61,13 @@ def read_domain(xml: str) -> DomainFacts | None:
     return reader.facts()
 
 
+def _refuse_entities(*_: object) -> None:
+    """libvirt writes no document type; entities that grow without end come with one."""
+    raise UnreadableDomain("not the XML of a domain: it declares a document type")
+
+
 class _Reader:
-    """Collects by path below the domain element."""
+    """Collects by path below the domain element, no deeper and no more than a domain has."""
 
     def __init__(self) -> None:
         self._path: list[str] = []
@@ -75,6 +83,11 @@ class _Reader:
                 self._attributes[""] = attributes
             return
         self._path.append(name)
+        if len(self._path) > _DEEPEST or len(name) > _LONGEST:
+            raise UnreadableDomain(
+                f"not the XML of a domain: more than {_DEEPEST} elements deep, or a name of more "
+                f"than {_LONGEST} letters"
+            )
         where = "/".join(self._path)
         if where == "cpu/feature":
             switch = _SWITCH.get(attributes.get("policy", "require"))
@@ -92,6 +105,8 @@ class _Reader:
         where = "/".join(self._path)
         if self._inside and where in ("name", "uuid", "cpu/model", "devices/emulator"):
             self._texts[where] = self._texts.get(where, "") + data
+            if len(self._texts[where]) > _LONGEST:
+                raise UnreadableDomain(f"its {where} is longer than {_LONGEST} letters")
 
     def facts(self) -> DomainFacts | None:
         about = self._attributes.get("os/type", {})

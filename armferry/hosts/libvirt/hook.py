@@ -20,11 +20,13 @@ Calling conventions: libvirt's documentation of hooks. Never calls libvirt.
 
 import json
 import os
+import shlex
 import struct
 import sys
 
 from armferry.hosts.libvirt.domain import DomainFacts, UnreadableDomain, read_domain
 from armferry.hosts.libvirt.identity import identity
+from armferry.printable import printable
 
 TYPE_CHECKING = False  # importing it takes as long as all of this
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ _MAGIC = b"LibvirtQemudSave"
 _HEADER = 92
 _SEEKABLE = (0, 6)  # raw, sparse
 _TAIL = 1 << 20
+_MAX_XML = 4 << 20  # bytes; that of the largest domains has some hundred thousand
 _CPU_SECTION = b"\x03cpu"
 _SECTION_BEGIN = 0x04
 
@@ -68,15 +71,18 @@ def main(
     if tuple(words[1:3]) not in _DECIDED:
         return 0
     try:
-        decision = decide(words[1], sys.stdin.read(), carrier, state)
+        xml = sys.stdin.read(_MAX_XML + 1)
+        if len(xml) > _MAX_XML:
+            raise ValueError(f"the XML of the domain is longer than {_MAX_XML} letters")
+        decision = decide(words[1], xml, carrier, state)
     except Exception as fault:  # a hook that fails would stop every move of this host
-        print(f"armferry: hook: not decided: {fault!r}", file=sys.stderr)
+        print(printable(f"armferry: hook: not decided: {fault!r}"), file=sys.stderr)
         return 0
     if decision.stopped:
-        print(f"armferry: {decision.why}", file=sys.stderr)
+        print(printable(f"armferry: {decision.why}"), file=sys.stderr)
         return 1
     if decision.why.startswith(_UNDECIDED):
-        print(f"armferry: hook: {decision.why}", file=sys.stderr)
+        print(printable(f"armferry: hook: {decision.why}"), file=sys.stderr)
     return 0
 
 
@@ -143,7 +149,8 @@ def _restore(domain: DomainFacts, here: "dict[str, Any]", carrier: str, state: s
         return Decision(
             True,
             f"{domain.name} cannot be restored here: a rewrite of {name} was interrupted; "
-            f"armferry ferry {name} --undo puts it back as it was, --finish completes it",
+            f"armferry ferry {shlex.quote(name)} --undo puts it back as it was, --finish "
+            "completes it",
         )
     with open(path, "rb") as file:
         lists = _register_lists(file)
@@ -167,10 +174,12 @@ def _half_rewritten(name: str) -> bool:
     """Whether the journal beside an image is one that was acted upon."""
     from pathlib import Path
 
-    from armferry.hosts.files.journal import JournalFault, read_journal
+    from armferry.hosts.files.journal import ForeignJournal, JournalFault, read_journal
 
     try:
         return read_journal(Path(name)) is not None
+    except ForeignJournal:
+        return False  # anybody may have put it there: QEMU decides
     except JournalFault:
         return True  # it is there, and may be whole
 
@@ -187,7 +196,7 @@ def _open_image(domain: DomainFacts, folder: str) -> "str | None":
                 if head[: len(_MAGIC)] != _MAGIC:
                     continue
                 length = _words(head)[1]
-                xml = file.read(min(length, 64 << 20)).split(b"\0", 1)[0]
+                xml = file.read(min(length, _MAX_XML)).split(b"\0", 1)[0]
         except OSError:  # closed meanwhile, or nobody's to read: not the image
             continue
         found = read_domain(xml.decode("utf-8", "replace"))

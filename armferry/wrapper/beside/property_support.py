@@ -43,17 +43,22 @@ def binary_identity(program: Path) -> str:
 
 
 def cached(what: str, key: str) -> str | None:
-    """What was remembered under `key`; None when nothing was, or nothing can be read."""
+    """What was remembered under `key`; None when nothing was, or not all of it is there."""
     try:
-        return _path(what, key).read_text(encoding="utf-8")
+        digest, _, text = _path(what, key).read_bytes().partition(b"\n")
     except OSError:
         return None
+    return text.decode() if digest == _digest(text) else None
 
 
 def remember(what: str, key: str, text: str) -> None:
     """Keeps `text` under `key`; a cache that cannot be written costs time, nothing else."""
     with contextlib.suppress(OSError):
-        write_whole(_path(what, key), text)
+        write_whole(_path(what, key), _digest(text.encode()).decode() + "\n" + text)
+
+
+def _digest(text: bytes) -> bytes:
+    return hashlib.sha256(text).hexdigest().encode()
 
 
 def _path(what: str, key: str) -> Path:

@@ -95,7 +95,7 @@ def read_message(data: bytes) -> Mapping[str, Any] | None:
     for text in (data, data.replace(b"'", b'"')):
         try:
             message = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):  # a thousand brackets deep is nothing of QMP's
             continue
         return message if isinstance(message, dict) else None
     return None
