@@ -81,7 +81,7 @@ def attack(name: str, target: Target, seconds: float, rng: random.Random) -> Tal
     while time.monotonic() < end or tally.runs < len(seeds):
         first = tally.runs < len(seeds)
         data = seeds[tally.runs] if first else mutated(rng.choice(pool), pool, rng)
-        fault = run(target, data, tally, traced=first or not tally.runs % _MEASURED)
+        fault = run(target, data, tally, traced=tally.runs % _MEASURED == _MEASURED - 1)
         if fault:
             tally.findings += 1
             keep(name, data, fault)

@@ -15,8 +15,9 @@ from functools import cache
 
 from armferry.errors import ArmferryError
 from armferry.gateway import Judge, Session, parse_address
-from armferry.gateway.address import AddressError
+from armferry.gateway.errors import AddressError
 from armferry.gateway.return_path import ReturnPath
+from armferry.hosts.fingerprints.as_end import end_of
 from armferry.hosts.fingerprints.fingerprint import Fingerprint, FingerprintError, dump, parse
 from armferry.hosts.fingerprints.from_stream import fingerprint_of_stream
 from armferry.hosts.libvirt.domain import UnreadableDomain, read_domain
@@ -194,7 +195,7 @@ def _judge() -> Judge:
     collector.take(parser.close())
     host: Fingerprint = fingerprint_of_stream(collector.saved(len(stream)))
     policy = aggregate(host.provenance.machine, host.accelerator)
-    return Judge(host, lambda _machine, _accelerator: policy)
+    return Judge(end_of(host), lambda _machine, _accelerator: policy)
 
 
 def _through(pieces: Iterable[bytes]) -> tuple[bytes, bool, str]:
@@ -238,7 +239,8 @@ def save_image(data: bytes) -> None:
     """The head of an image comes out as it came in."""
     with contextlib.suppress(StreamError):
         header = read_header(data[:HEADER_BYTES])
-        assert header.encode(complete=header.complete) == data[:HEADER_BYTES]
+        if header.version > 1:  # the first one had no formats, whatever stands in their place
+            assert header.encode(complete=header.complete) == data[:HEADER_BYTES]
         image = read_image(header, data[HEADER_BYTES : HEADER_BYTES + header.length])
         assert "\0" not in image.xml + image.cookie
 
