@@ -44,7 +44,7 @@ def main() -> int:
     """Runs what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("targets", nargs="*", help=f"of {', '.join(TARGETS)}; default: all")
-    parser.add_argument("--seconds", type=float, default=60.0, help="for each target")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of processor time for each target")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--replay", type=Path, help="run this file alone")
     arguments = parser.parse_args()
@@ -57,7 +57,7 @@ def main() -> int:
             TARGETS[name].run(arguments.replay.read_bytes())
         return 0
     seed = random.SystemRandom().randrange(1 << 32) if arguments.seed is None else arguments.seed
-    print(f"seed {seed}, {arguments.seconds:g} s for each target", flush=True)
+    print(f"seed {seed}, {arguments.seconds:g} s of processor time for each target", flush=True)
     total = found = 0
     for name in names:
         tally = attack(name, TARGETS[name], arguments.seconds, random.Random(seed))
@@ -77,8 +77,8 @@ def attack(name: str, target: Target, seconds: float, rng: random.Random) -> Tal
     tally = Tally()
     seeds = target.seeds()
     pool = list(seeds)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end or tally.runs < len(seeds):
+    end = time.process_time() + seconds
+    while time.process_time() < end or tally.runs < len(seeds):
         first = tally.runs < len(seeds)
         data = seeds[tally.runs] if first else mutated(rng.choice(pool), pool, rng)
         fault = run(target, data, tally, traced=tally.runs % _MEASURED == _MEASURED - 1)
