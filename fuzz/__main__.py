@@ -44,7 +44,7 @@ def main() -> int:
     """Runs what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("targets", nargs="*", help=f"of {', '.join(TARGETS)}; default: all")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of processor time for each target")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of processor time, for each")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--replay", type=Path, help="run this file alone")
     arguments = parser.parse_args()

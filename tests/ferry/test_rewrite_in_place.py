@@ -294,6 +294,7 @@ def test_journal_is_not_applied_to_another_file(
     way: Callable[[Path], bool], tmp_path: Path
 ) -> None:
     path = tmp_path / "state"
+    path.write_bytes(HEAD + SHORT)
     write_journal(path, Journal.of_end(len(HEAD), SHORT, LONG))
     another = b"another guest saved under the same name" * 1000
     path.write_bytes(another)

@@ -50,7 +50,7 @@ def endless(where: Path) -> None:
 def link_to_a_journal(where: Path) -> None:
     other = where.parent / "other"
     other.write_bytes(b"x")
-    write_journal(other, Journal(0, b"x", b"y"))
+    write_journal(other, Journal.of_end(0, b"x", b"y"))
     where.symlink_to(journal_path(other))
 
 
@@ -68,7 +68,7 @@ def huge_line(where: Path) -> None:
 
 
 def digits(where: Path) -> None:
-    where.write_bytes(b'{"version": 2, "old": ' + b"9" * 4_000 + b"}\n")
+    where.write_bytes(b'{"version": 3, "sha256": "", "length": ' + b"9" * 4_000 + b"}\n")
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files
 def test_journal_of_a_stranger_is_not_believed(
     settle: Callable[[Path], object], guest: Path
 ) -> None:
-    write_journal(guest, Journal(SIZE, b"", b"EVIL" * 10))
+    write_journal(guest, Journal.of_end(SIZE, b"", b"EVIL" * 10))
     os.chown(journal_path(guest), STRANGER, STRANGER)
     with pytest.raises(ForeignJournal) as error:
         settle(guest)
@@ -117,20 +117,20 @@ def test_journal_of_a_stranger_is_not_believed(
 @needs_root
 def test_journal_of_the_files_owner_is_believed(guest: Path) -> None:
     os.chown(guest, STRANGER, STRANGER)
-    write_journal(guest, Journal(0, b"G", b"H"))
+    write_journal(guest, Journal.of_end(0, b"G", b"H"))
     os.chown(journal_path(guest), STRANGER, STRANGER)
-    assert read_journal(guest) == Journal(0, b"G", b"H")
+    assert read_journal(guest) == Journal.of_end(0, b"G", b"H")
 
 
 def test_journal_that_others_can_write_is_not_believed(guest: Path) -> None:
-    write_journal(guest, Journal(0, b"G", b"H"))
+    write_journal(guest, Journal.of_end(0, b"G", b"H"))
     journal_path(guest).chmod(0o620)
     with pytest.raises(ForeignJournal):
         read_journal(guest)
 
 
 def test_journal_is_for_one_file_and_not_for_its_name(guest: Path) -> None:
-    write_journal(guest, Journal(0, b"G", b"H"))
+    write_journal(guest, Journal.of_end(0, b"G", b"H"))
     saved_again = guest.with_name("new")
     saved_again.write_bytes(guest.read_bytes())
     saved_again.replace(guest)

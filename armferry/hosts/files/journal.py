@@ -13,8 +13,9 @@ without following a link or waiting for a pipe, read no further than it says of 
 only when the file's owner, root or the caller made it, nobody else can write it, and it names the
 file that it lies beside.
 
-Format: one line of JSON (version, inode of the file, length and sha256 of what follows); one line of JSON (size of the file
-before and after; for each step its patches as offset and lengths); the patches' old and new bytes.
+Format: one line of JSON (version, inode of the file, length and sha256 of what follows); one line
+of JSON (size of the file before and after; for each step its patches as offset and lengths); the
+patches' old and new bytes.
 """
 
 import contextlib
