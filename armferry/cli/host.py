@@ -60,7 +60,10 @@ def _add_state(parser: argparse.ArgumentParser) -> None:
 
 def run_check(arguments: argparse.Namespace) -> int:
     """Prints the findings; 4 when something is missing that every move needs."""
-    findings = check_host(arguments.state)
+    # brings a QMP client along, which a plain host may not have
+    from armferry.boundary.host_finding import boundary_findings
+
+    findings = (*check_host(arguments.state), *boundary_findings())
     if arguments.json:
         document = {"schema": SCHEMA_VERSION, "findings": [_finding(one) for one in findings]}
         print(json.dumps(document, indent=1))
