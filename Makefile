@@ -70,3 +70,4 @@ bench: rig ## how fast the data path and the wrapper are
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.gateway
 	$(BIN)/python -m benchmarks.wrapper
+	$(BIN)/python -m benchmarks.boundary

@@ -7,6 +7,9 @@ rig, once directly, once through socat and once through `armferry gateway` as a 
 own; the rounds are interleaved so that a busy machine disturbs all three alike. The destination
 has touched its memory before: what a kernel does to find fresh memory takes anything from nothing
 to a second, whoever relays.
+
+Ways of so many Gbit/s (`--network` for all of them) have the destination, and what relays, in a
+network namespace of their own behind a veth that tc(8) holds to the rate; they need root.
 """
 
 import argparse
@@ -29,10 +32,15 @@ from armferry.hosts.fingerprints.fingerprint import dump
 from armferry.hosts.fingerprints.probe import fingerprint_of_qemu
 from armferry.hosts.qmp.process import MachineSpec, QemuProcess
 from armferry.lab.qemu_install import install, resolve
+from benchmarks.network import Network, network
 
 _RELEASE = "10.0.13"
 _RELAYS = ("direct", "socat", "gateway")
 _WAYS = ("unix", "tcp", "unix multifd 4", "tcp multifd 4")
+_RATES = ("1", "2.5", "10")
+_NETWORK_WAYS = tuple(
+    f"{rate} Gbit/s{channels}" for channels in ("", " multifd 4") for rate in _RATES
+)
 _STRIPE = 1 << 20
 _TICKS = os.sysconf("SC_CLK_TCK")
 _LIMIT = 300.0
@@ -55,14 +63,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--memory", type=int, default=4096, help="MiB of guest memory (4096)")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--way", action="append", choices=_WAYS)
+    parser.add_argument("--way", action="append", choices=(*_WAYS, *_NETWORK_WAYS))
+    parser.add_argument("--network", action="store_true", help="every way with a rate; as root")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     results: dict[str, dict[str, list[Sample]]] = {}
     with tempfile.TemporaryDirectory(prefix="armferry-bench-", dir="/dev/shm") as folder:
         memory = _memory(Path(folder), arguments.memory)
         fingerprint = _fingerprint(Path(folder))
-        for way in arguments.way or _WAYS:
+        for way in arguments.way or (_NETWORK_WAYS if arguments.network else _WAYS):
             samples: dict[str, list[Sample]] = {relay: [] for relay in _RELAYS}
             for _ in range(arguments.rounds):
                 for relay in _RELAYS:
@@ -118,13 +127,21 @@ def _move(way: str, relay: str, memory: Path, fingerprint: Path, mebibytes: int)
         extra=("-object", f"memory-backend-ram,id=memory,size={mebibytes}M,prealloc=on"),
     )
     channels = 4 if "multifd" in way else 0
-    with (
-        tempfile.TemporaryDirectory(prefix="armferry-bench-") as folder,
-        QemuProcess(qemu, spec, paused=True, time_limit=_LIMIT) as source,
-        QemuProcess(qemu, blank, paused=True, incoming=True, time_limit=_LIMIT) as destination,
-    ):
-        out = _address(Path(folder) / "out", way)
-        into = out if relay == "direct" else _address(Path(folder) / "in", way)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="armferry-bench-")))
+        far = None
+        there = qemu
+        if way in _NETWORK_WAYS:
+            far = stack.enter_context(network(float(way.partition(" ")[0])))
+            there = replace(qemu, launcher=far.launcher(qemu.launcher, folder))
+        source = stack.enter_context(QemuProcess(qemu, spec, paused=True, time_limit=_LIMIT))
+        destination = stack.enter_context(
+            QemuProcess(there, blank, paused=True, incoming=True, time_limit=_LIMIT)
+        )
+        out = _address(folder / "out", way, "" if relay != "direct" or not far else far.address)
+        into = (
+            out if relay == "direct" else _address(folder / "in", way, far.address if far else "")
+        )
         names = ["return-path", *["multifd"] * bool(channels)]
         on = {"capabilities": [{"capability": name, "state": True} for name in names]}
         for machine in (source, destination):
@@ -134,7 +151,7 @@ def _move(way: str, relay: str, memory: Path, fingerprint: Path, mebibytes: int)
         # else QEMU stops the guest when what is left fits into 300 ms, and the pause is that
         source.execute("migrate-set-parameters", {"downtime-limit": 1})
         destination.execute("migrate-incoming", {"uri": out})
-        with _relay(relay, into, out, fingerprint) as process:
+        with _relay(relay, into, out, fingerprint, far) as process:
             idle = 0.0 if process is None else _cpu(process.pid)
             source.migrate(into)
             state = source.execute("query-migrate")
@@ -154,16 +171,19 @@ def _move(way: str, relay: str, memory: Path, fingerprint: Path, mebibytes: int)
         )
 
 
-def _address(path: Path, way: str) -> str:
+def _address(path: Path, way: str, host: str) -> str:
+    """A free address; `host` is that of a far end, whose ports are all free."""
     if way.startswith("unix"):
         return f"unix:{path}"
+    if host:
+        return f"tcp:{host}:4446"
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return f"tcp:127.0.0.1:{probe.getsockname()[1]}"
 
 
 @contextlib.contextmanager
 def _relay(
-    relay: str, into: str, out: str, fingerprint: Path
+    relay: str, into: str, out: str, fingerprint: Path, far: Network | None
 ) -> Iterator[subprocess.Popen[str] | None]:
     if relay == "direct":
         yield None
@@ -175,21 +195,34 @@ def _relay(
             *(sys.executable, "-m", "armferry", "gateway", "--json", "--to", str(fingerprint)),
             *("--listen", into, "--connect", out),
         ]
+    if far is not None:
+        command = far.inside(command)
     process = subprocess.Popen(
         command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
     try:
-        if relay == "gateway":
-            assert process.stderr is not None
-            process.stderr.readline()
-            time.sleep(0.2)
-        else:
-            time.sleep(0.3)
+        deadline = time.monotonic() + _LIMIT
+        while not _listens(process.pid, into) and time.monotonic() < deadline:
+            time.sleep(0.02)
         yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
         process.wait()
+
+
+def _listens(pid: int, address: str) -> bool:
+    """Whether somebody listens at `address`, seen from the network namespace of process `pid`."""
+    family, _, rest = address.partition(":")
+    if family == "unix":
+        return Path(rest).exists()
+    port = f":{int(rest.rpartition(':')[2]):04X}"
+    try:
+        rows = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
+    except OSError:
+        return False
+    fields = (row.split() for row in rows)
+    return any(one[1].endswith(port) and one[3] == "0A" for one in fields)
 
 
 def _socat(address: str, kind: str) -> str:

@@ -29,7 +29,7 @@ from armferry.lab.pool import Hosts, two_at_once
 from armferry.lab.recording import host_key
 from armferry.lab.stays import Stay, Stayed, stay
 
-__all__ = ["Row", "born_as", "rows_text", "run_births"]
+__all__ = ["Row", "run_births"]
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -61,7 +61,7 @@ class Row:
         return not (self.born or self.taken or self.back)
 
 
-def born_as(newer: HostSpec, older: HostSpec) -> Birth:
+def _born_as(newer: HostSpec, older: HostSpec) -> Birth:
     """How the kernel of `newer` presents that of `older`. Raises UnknownEntry."""
     entries = [read_atlas().find(f"{_release(spec)}/{spec.cpu}") for spec in (newer, older)]
     own, other = (entry.fingerprint.cpus[0] for entry in entries)
@@ -82,7 +82,7 @@ def run_births(
 ) -> list[Row]:
     """Every pair (newer, older) of hosts with the same QEMU. Raises LabHostFault, UnknownEntry."""
     code = guest.read_bytes()
-    births = [born_as(newer, older) for newer, older in pairs]
+    births = [_born_as(newer, older) for newer, older in pairs]
     tables = [Table(one.rules).packed() for one in births]
     came = [(b"", b"")] * len(pairs)
     said: list[dict[str, str]] = [{} for _ in pairs]
@@ -191,8 +191,3 @@ def _read(folder: Path) -> Stayed:
         (folder / "log").read_bytes(),
         tuple(said["told"]),
     )
-
-
-def rows_text(rows: Sequence[Row]) -> str:
-    """The rows as data for the repository."""
-    return json.dumps([asdict(row) for row in rows], indent=1) + "\n"

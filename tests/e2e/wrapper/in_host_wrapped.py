@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 SERIAL, MONITOR, STATE = Path("/tmp/serial"), Path("/tmp/monitor"), Path("/tmp/state")
-LIMIT = 140.0
+LIMIT = 900.0
 
 
 def _ticks() -> int:
