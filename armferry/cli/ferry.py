@@ -25,15 +25,25 @@ from armferry.cli.judgement import (
 from armferry.cli.options import add_json
 from armferry.cli.overwriting import refuse_overwriting
 from armferry.cli.progress import bytes_bar
+from armferry.cli.snapshot_option import with_snapshot
 from armferry.cli.trace import add_trace
 from armferry.decide import Answer
 from armferry.errors import ArmferryError
 from armferry.ferry.copy import Mark, copy_with_tail, send_with_tail, written_beside
 from armferry.ferry.edits import edits_of
 from armferry.ferry.pump import pump
+from armferry.ferry.snapshot import rewrite_snapshot
 from armferry.hosts.files.in_place import FileInPlace, finish, undo
 from armferry.hosts.files.locked import FileWindow
-from armferry.hosts.files.saved_file import Saved, image_in
+from armferry.hosts.files.qcow2.image import Image
+from armferry.hosts.files.qcow2.state import SnapshotState
+from armferry.hosts.files.saved_file import (
+    Saved,
+    head_in,
+    named_state,
+    opened_image,
+    saved_of_snapshot,
+)
 from armferry.hosts.fingerprints.subject import (
     STANDARD_INPUT,
     naming,
@@ -59,15 +69,19 @@ class _Refused(ArmferryError):
 def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     """`ferry IN OUT --to DEST` and `ferry FILE --in-place --to DEST`."""
     parser = commands.add_parser("ferry")
-    parser.add_argument("source", metavar="IN", help="the saved state, - for standard input")
+    parser.add_argument(
+        "source",
+        metavar="IN",
+        help="the saved state, - for standard input; IMAGE#NAME for a snapshot",
+    )
     parser.add_argument(
         "target", metavar="OUT", nargs="?", help="where to write it, - for standard output"
     )
     parser.add_argument(
         "--in-place",
         action="store_true",
-        help="change the end of IN itself, under a journal; a compressed libvirt save image is "
-        "written beside and renamed",
+        help="change the end of IN itself, under a journal; a compressed one is written beside and "
+        "renamed",
     )
     recovery = parser.add_mutually_exclusive_group()
     recovery.add_argument(
@@ -105,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _recover(arguments: argparse.Namespace) -> int:
-    path = Path(arguments.source)
+    path, _ = named_state(with_snapshot(arguments.source, arguments.snapshot))
     if arguments.undo:
         done, result = undo(path), "undone"
         words = "is as it was before the interrupted rewrite"
@@ -121,29 +135,62 @@ def _recover(arguments: argparse.Namespace) -> int:
 
 
 def _file(arguments: argparse.Namespace) -> int:
-    path = Path(arguments.source)
+    path, snapshot = named_state(arguments.source)
     with FileInPlace(path) if arguments.in_place else FileWindow(path) as window:
         with naming(arguments.source):
-            image = image_in(window)
-        if image is not None and not image.header.compression.seekable:
-            # compressed: there is nothing in it that could be changed where it lies
+            image = opened_image(window, change=arguments.in_place)
+            if image is not None:
+                return _snapshot(arguments, window, image, snapshot)
+            head = head_in(window)
+        if head.codec is not None:
+            # there is nothing in it that could be changed where it lies
             os.lseek(window.fileno(), 0, os.SEEK_SET)
             return _through(arguments, window.fileno(), Path(arguments.target or path))
-        saved = state_in(window)
+        saved = state_in(window, snapshot)
         judgement = judge_move(arguments, stream_subject(arguments.source, saved))
         if judgement.verdict.answer is not Answer.FAILS:
-            tail = rewrite_tail(saved.state, edits_of(judgement.verdict))
+            tail, size = rewrite_tail(saved.state, edits_of(judgement.verdict)), saved.state.size
             if isinstance(window, FileInPlace):
                 if tail is not None:
-                    window.rewrite(tail)
+                    window.rewrite(tail, size)
             elif arguments.target == STANDARD_OUTPUT:
                 out = _standard_output()
-                with bytes_bar(f"ferrying {path.name}", saved.state.size) as bar:
-                    send_with_tail(window, out, tail, bar)
+                with bytes_bar(f"ferrying {path.name}", size) as bar:
+                    send_with_tail(window, out, size, tail, bar)
             else:
-                with bytes_bar(f"ferrying {path.name}", saved.state.size) as bar:
-                    copy_with_tail(window, Path(arguments.target), tail, bar, mark=_mark(image))
+                mark = _mark(head.image)
+                with bytes_bar(f"ferrying {path.name}", size) as bar:
+                    copy_with_tail(window, Path(arguments.target), size, tail, bar, mark=mark)
     return _report(arguments, judgement)
+
+
+def _snapshot(arguments: argparse.Namespace, window: FileWindow, image: Image, name: str) -> int:
+    """The state of a snapshot, in its image or out of it as a plain stream."""
+    saved = saved_of_snapshot(image, name)
+    assert saved.snapshot is not None
+    judgement = judge_move(arguments, stream_subject(arguments.source, saved))
+    if judgement.verdict.answer is not Answer.FAILS:
+        tail = rewrite_tail(saved.state, edits_of(judgement.verdict))
+        if isinstance(window, FileInPlace):
+            if tail is not None:
+                rewrite_snapshot(window, image, saved.snapshot, tail)
+        else:
+            state = SnapshotState(image, saved.snapshot)
+            with (
+                _output(arguments, window) as out,
+                bytes_bar(f"ferrying {saved.snapshot.name}", state.size) as bar,
+            ):
+                send_with_tail(state, out, state.size, tail, bar)
+    return _report(arguments, judgement)
+
+
+@contextlib.contextmanager
+def _output(arguments: argparse.Namespace, like: FileWindow) -> Iterator[int]:
+    if arguments.target == STANDARD_OUTPUT:
+        yield _standard_output()
+        return
+    with written_beside(Path(arguments.target), like=like.fileno()) as descriptor:
+        yield descriptor
 
 
 def _mark(image: SaveImage | None) -> Mark | None:
@@ -195,16 +242,37 @@ def _standard_output() -> int:
     return sys.stdout.fileno()
 
 
-def _load_of(judgement: Judgement, written: str) -> str:
-    """How QEMU loads the file: with pages at fixed offsets, only by its name and when told so."""
-    saved = judgement.source.saved
+def _load_of(arguments: argparse.Namespace, judgement: Judgement, written: str) -> str:
+    """How the state is loaded; one with pages at fixed offsets only by its name and when told."""
+    saved, around = judgement.source.saved, judgement.source.around
+    if around is not None and around.image is not None:
+        return f"virsh restore {shlex.quote(written)}"
+    if around is not None and around.snapshot is not None and arguments.in_place:
+        return f"QEMU ... -loadvm {shlex.quote(around.snapshot.name)}"
     configuration = None if saved is None else saved.configuration
     if configuration is not None and "mapped-ram" in configuration.capabilities:
         return (
             "QEMU ... -incoming defer, then over QMP migrate-set-capabilities mapped-ram and "
             f"migrate-incoming file:{shlex.quote(written)}"
         )
-    return f"QEMU ... -incoming 'exec:cat {shlex.quote(written)}'"
+    program = "cat" if around is None or around.codec is None else f"{around.codec.word} -dc"
+    return f"QEMU ... -incoming 'exec:{program} {shlex.quote(written)}'"
+
+
+def _result(arguments: argparse.Namespace, judgement: Judgement) -> str:
+    """What was written, and in what it is."""
+    around = judgement.source.around
+    words = "rewritten" if judgement.verdict.changed else "unchanged"
+    if around is None:
+        return words
+    if around.image is not None:
+        words += f"; a libvirt save image, {around.image.header.compression.word}"
+    elif around.codec is not None:
+        words += f"; compressed with {around.codec.word}"
+    elif around.snapshot is not None:
+        words += ", in its image" if arguments.in_place else "; a plain stream"
+    beside = arguments.in_place and around.codec is not None
+    return f"{words}, written beside and renamed" if beside else words
 
 
 def _report(arguments: argparse.Namespace, judgement: Judgement) -> int:
@@ -229,14 +297,6 @@ def _report(arguments: argparse.Namespace, judgement: Judgement) -> int:
             render.line("nothing was written")
             render.next_step(command("check", arguments))
         else:
-            changed = "rewritten" if judgement.verdict.changed else "unchanged"
-            image = judgement.source.image
-            if image is None:
-                render.line(f"{written}: {changed}")
-                render.next_step(_load_of(judgement, written))
-            else:
-                kind = image.header.compression
-                how = "" if kind.seekable or arguments.target else ", written beside and renamed"
-                render.line(f"{written}: {changed}; a libvirt save image, {kind.word}{how}")
-                render.next_step(f"virsh restore {shlex.quote(written)}")
+            render.line(f"{written}: {_result(arguments, judgement)}")
+            render.next_step(_load_of(arguments, judgement, written))
     return EXIT_CODES[Answer.FAILS] if written is None else 0

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from armferry.cli.qemu_program import QEMU_HELP, qemu_program
+from armferry.cli.snapshot_option import add_snapshot, with_snapshot
 from armferry.errors import ArmferryError
 from armferry.hosts.fingerprints.fingerprint import Fingerprint, dump
 
@@ -68,6 +69,7 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
 
     stream = kinds.add_parser("stream", help="from a stream recorded on that host")
     stream.add_argument("file", metavar="FILE", help="the stream, - for standard input")
+    add_snapshot(stream, "FILE")
     _add_output(stream)
     stream.set_defaults(func=run_stream)
 
@@ -190,7 +192,8 @@ def run_stream(arguments: argparse.Namespace) -> int:
 
     if arguments.output is not None:
         refuse_overwriting(arguments.output, (arguments.file,))
-    return _write(open_subject(arguments.file).fingerprint, arguments)
+    text = with_snapshot(arguments.file, arguments.snapshot)
+    return _write(open_subject(text).fingerprint, arguments)
 
 
 def _write(fingerprint: Fingerprint, arguments: argparse.Namespace) -> int:

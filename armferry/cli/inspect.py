@@ -2,14 +2,19 @@
 
 import argparse
 import json
+import os
 import shlex
 from typing import Any
 
 from armferry.cli import render, words
 from armferry.cli.options import add_json
 from armferry.cli.render import Cell, Table
+from armferry.cli.snapshot_option import add_snapshot, with_snapshot
+from armferry.cli.snapshots import print_snapshots, snapshot_words
 from armferry.errors import ArmferryError
-from armferry.hosts.fingerprints.subject import Subject, open_subject
+from armferry.hosts.files.locked import FileWindow
+from armferry.hosts.files.saved_file import named_state, opened_image
+from armferry.hosts.fingerprints.subject import STANDARD_INPUT, Subject, naming, open_subject
 from armferry.registers import decode_fields, describe
 from armferry.stream import SavedState
 
@@ -21,7 +26,12 @@ SCHEMA_VERSION = 1
 def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     """`inspect FILE`."""
     parser = commands.add_parser("inspect")
-    parser.add_argument("file", metavar="FILE", help="a stream or a fingerprint, - for stdin")
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        help="a stream, a fingerprint or a qcow2 image with snapshots, - for stdin",
+    )
+    add_snapshot(parser, "FILE")
     parser.add_argument(
         "--cpu",
         type=int,
@@ -34,8 +44,11 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints what the file holds."""
-    subject = open_subject(arguments.file)
+    """Prints what the file holds; of a qcow2 image its snapshots, unless one is meant."""
+    text = with_snapshot(arguments.file, arguments.snapshot)
+    if text != STANDARD_INPUT and _listed(text, as_json=arguments.json):
+        return 0
+    subject = open_subject(text)
     count = len(subject.lists)
     if not 0 <= arguments.cpu < count:
         raise ArmferryError(f"{subject.text}: there is no vCPU {arguments.cpu}; it has {count}")
@@ -46,13 +59,26 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _listed(text: str, *, as_json: bool) -> bool:
+    """Whether `text` is a qcow2 image without a name, and not the one state in it: then listed."""
+    path, snapshot = named_state(text)
+    if snapshot or not os.path.exists(path):
+        return False
+    with FileWindow(path) as window, naming(text):
+        image = opened_image(window)
+        if image is None or len(image.states) == 1:
+            return False
+        print_snapshots(text, image, as_json=as_json)
+    return True
+
+
 def _show(subject: Subject, vcpu: int) -> None:
     saved = subject.saved
     render.facts(
         [
             ("file", subject.text),
             ("holds", words.end(subject.fingerprint)),
-            ("image", words.image(subject.image) if subject.image else ""),
+            ("in", _around(subject)),
             ("guest", words.guest(saved) if saved else ""),
             ("memory", _memory(saved) if saved else ""),
             ("bytes", f"{saved.size:,}" if saved else ""),
@@ -95,6 +121,17 @@ def _show(subject: Subject, vcpu: int) -> None:
     render.next_step(f"armferry check {shlex.quote(subject.text)} --to DEST")
 
 
+def _around(subject: Subject) -> str:
+    around = subject.around
+    if around is None:
+        return ""
+    if around.image is not None:
+        return words.image(around.image)
+    if around.snapshot is not None:
+        return snapshot_words(around.snapshot)
+    return f"compressed with {around.codec.word}" if around.codec else ""
+
+
 def _memory(saved: SavedState) -> str:
     total = sum(block.length for block in saved.blocks)
     return f"{total >> 20} MiB in {len(saved.blocks)} blocks"
@@ -105,7 +142,7 @@ def _parts(subsections: Any) -> str:
 
 
 def _document(subject: Subject) -> dict[str, Any]:
-    saved = subject.saved
+    saved, around = subject.saved, subject.around
     about = subject.fingerprint.provenance
     document: dict[str, Any] = {
         "schema": SCHEMA_VERSION,
@@ -122,6 +159,8 @@ def _document(subject: Subject) -> dict[str, Any]:
             "run_state": saved.run_state,
             "bytes": saved.size,
             "image": subject.image.header.compression.word if subject.image else None,
+            "compression": around.codec.word if around and around.codec else None,
+            "snapshot": around.snapshot.name if around and around.snapshot else None,
             "memory": [{"name": block.name, "bytes": block.length} for block in saved.blocks],
             "sections": [
                 {

@@ -8,6 +8,7 @@ from typing import Any
 from armferry.cli import preflight, render, words
 from armferry.cli.options import add_policy, policy_of, policy_warnings, policy_words
 from armferry.cli.render import Cell, Table
+from armferry.cli.snapshot_option import add_snapshot, with_snapshot
 from armferry.cli.trace import tracing
 from armferry.decide import (
     Answer,
@@ -49,6 +50,7 @@ EXIT_CODES = {Answer.WORKS: 0, Answer.WORKS_WITH_POLICY: 1, Answer.FAILS: 2}
 
 def add_judgement(parser: argparse.ArgumentParser, *, destination_required: bool = True) -> None:
     """The options that a verdict takes."""
+    add_snapshot(parser, "SOURCE")
     parser.add_argument(
         "--to",
         metavar="DEST",
@@ -131,7 +133,12 @@ def open_source(arguments: argparse.Namespace) -> Subject:
 
 
 def check_ends(arguments: argparse.Namespace) -> None:
-    """Raises ArmferryError when both ends are standard input, before anything is read from it."""
+    """Makes SOURCE and the name of its snapshot one word.
+
+    Raises ArmferryError when both ends are standard input, before anything is read from it.
+    """
+    arguments.source = with_snapshot(arguments.source, arguments.snapshot)
+    arguments.snapshot = None
     if arguments.source == arguments.to == STANDARD_INPUT:
         raise ArmferryError("standard input can be one end of the move only; name a file for --to")
 

@@ -21,7 +21,7 @@ from armferry.hosts.files.likeness import make_alike
 from armferry.hosts.files.locked import LockedFile
 
 if TYPE_CHECKING:
-    from armferry.stream import NewTail
+    from armferry.stream import NewTail, Window
 
 __all__ = ["Mark", "OnCopied", "copy_with_tail", "send_with_tail", "written_beside"]
 
@@ -44,18 +44,19 @@ class Mark:
 def copy_with_tail(
     source: LockedFile,
     target: Path,
+    size: int,
     tail: "NewTail | None",
     on_copied: OnCopied | None = None,
     *,
     mark: Mark | None = None,
 ) -> None:
-    """Writes `source` to `target`, from `tail.offset` on with the new end.
+    """Writes the first `size` bytes of `source` to `target`, from `tail.offset` on the new end.
 
     A copy with a `mark` says that it is complete only when all else is on disk. Raises
     FerryError.
     """
     with written_beside(target, like=source.fileno()) as descriptor:
-        size = source.size if tail is None else tail.offset
+        size = size if tail is None else tail.offset
         begin = 0
         if mark is not None:
             begin = os.pwrite(descriptor, mark.until_complete, 0)
@@ -70,16 +71,17 @@ def copy_with_tail(
 
 
 def send_with_tail(
-    source: LockedFile,
+    source: "Window",
     descriptor: int,
+    size: int,
     tail: "NewTail | None",
     on_copied: OnCopied | None = None,
 ) -> None:
-    """Writes `source` to a pipe or any `descriptor`, from `tail.offset` on with the new end.
+    """Writes `source` to a pipe or any `descriptor`: `size` bytes, from `tail.offset` the new end.
 
     Raises WriteFault or UnreadableFile.
     """
-    size = source.size if tail is None else tail.offset
+    size = size if tail is None else tail.offset
     try:
         for position in range(0, size, _PIECE):
             piece = source.read(position, min(_PIECE, size - position))

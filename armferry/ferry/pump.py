@@ -2,8 +2,8 @@
 
 Guest memory goes on as it comes; only the device state is held until it is whole, decided and
 rewritten. A refusal or a fault ends the output before the device state, so whatever reads it has
-no complete guest. A libvirt save image stays one, compressed as it was; where the output can be
-sought in, it is marked complete only when it is.
+no complete guest. What was compressed is compressed again in the same way. A libvirt save image
+stays one; where the output can be sought in, it is marked complete only when it is.
 """
 
 import fcntl
@@ -12,11 +12,10 @@ import stat
 from collections.abc import Callable, Sequence
 
 from armferry.ferry.errors import FerryError, WriteFault
-from armferry.hosts.files.compression import compressed, decompressed
+from armferry.hosts.files.compression import compressed
 from armferry.hosts.files.descriptor import write_all
-from armferry.hosts.files.saved_file import Saved, take_image
+from armferry.hosts.files.saved_file import Saved, StreamHead, take_head
 from armferry.stream import CpuEdit, SavedCollector, StreamParser, old_tail, rewrite_tail
-from armferry.stream.save_image import SaveImage
 
 __all__ = ["Edits", "pump"]
 
@@ -32,15 +31,14 @@ def pump(source: int, target: int, edits: Edits, step: Callable[[], None] | None
     `step` is called after each piece. Returns the saved state as it came. Raises StreamError,
     FerryError, CompressionFault, MissingProgram, or what `edits` raises.
     """
-    image, first, origin = take_image(source)
-    if image is None:
-        return _carry(source, target, edits, None, first, origin, step)
-    mark = _place_of_mark(target)
-    _write(target, image.header.encode(complete=mark is None) + image.body)
-    kind = image.header.compression
-    with decompressed(source, kind) as plain, compressed(target, kind) as packed:
-        saved = _carry(plain, packed, edits, image, b"", origin if kind.seekable else 0, step)
-    if mark is not None:
+    head = take_head(source)
+    image = head.image
+    mark = None if image is None else _place_of_mark(target)
+    if image is not None:
+        _write(target, image.header.encode(complete=mark is None) + image.body)
+    with head.plain(source) as (plain, first), compressed(target, head.codec) as packed:
+        saved = _carry(plain, packed, edits, head, first, step)
+    if mark is not None and image is not None:
         # in this order on disk, or a power cut would leave an image that claims to be whole
         os.fsync(target)
         os.pwrite(target, image.header.encode(complete=True), mark)
@@ -59,14 +57,13 @@ def _carry(
     source: int,
     target: int,
     edits: Edits,
-    image: SaveImage | None,
+    head: StreamHead,
     first: bytes,
-    origin: int,
     step: Callable[[], None] | None,
 ) -> Saved:
-    parser = StreamParser(origin=origin)
+    parser = StreamParser(origin=head.origin)
     collector = SavedCollector()
-    offset = origin
+    offset = head.origin
     data = first or _read(source)
     while data:
         collector.take(parser.feed(data))
@@ -79,7 +76,7 @@ def _carry(
             step()
         data = _read(source)
     collector.take(parser.close())
-    saved = Saved(collector.saved(offset), image)
+    saved = Saved(collector.saved(offset), head.image, head.codec)
     tail = rewrite_tail(saved.state, edits(saved))
     old = old_tail(saved.state)
     if tail is None:

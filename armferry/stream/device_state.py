@@ -54,10 +54,14 @@ class WholeDeviceState:
 
 
 class DeviceStateBuffer:
-    """Holds the device state that begins at `offset` of the stream."""
+    """Holds the device state that begins at `offset` of the stream.
 
-    def __init__(self, offset: int) -> None:
+    With `more_behind`, bytes may follow the description: they are none of the stream's.
+    """
+
+    def __init__(self, offset: int, *, more_behind: bool = False) -> None:
         self._offset = offset
+        self._more_behind = more_behind
         self._held = bytearray()
         self._zeros = 0  # that follow what is held
         self._searched = 0
@@ -72,8 +76,8 @@ class DeviceStateBuffer:
     def add(self, data: Buffer) -> WholeDeviceState | None:
         """Holds `data`; the device state when a description that fits it has come whole.
 
-        Raises CorruptStream when bytes follow that description, OversizedStream when too much
-        comes without one.
+        Raises CorruptStream when bytes follow that description and may not, OversizedStream when
+        too much comes without one.
         """
         if len(self) + len(data) > MAX_DEVICE_STATE + MAX_DESCRIPTION:
             raise OversizedStream(
@@ -130,7 +134,8 @@ class DeviceStateBuffer:
             self._read = run.end()
             if self._read == self._text_end:
                 whole = self._try(self._end, self._text_end)
-                if whole is not None and self._text_end < len(self._held):
+                behind = self._text_end < len(self._held)
+                if whole is not None and behind and not self._more_behind:
                     raise CorruptStream(
                         "bytes follow the end of the stream", offset=self._offset + self._text_end
                     )

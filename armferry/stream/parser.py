@@ -75,10 +75,14 @@ class StreamParser:
     With `ram_records` every record of guest memory becomes an event; without, only counts are
     kept (`pages`, `zero_pages`), which is what a forwarder wants. `origin` is the offset of the
     stream's first byte in whatever holds it: every offset counts from there, and the offsets
-    within a mapped-ram stream are understood so.
+    within a mapped-ram stream are understood so. With `more_behind`, bytes may follow the stream's
+    description (a volume is larger than what was saved on it); they are passed over.
     """
 
-    def __init__(self, *, ram_records: bool = False, origin: int = 0) -> None:
+    def __init__(
+        self, *, ram_records: bool = False, origin: int = 0, more_behind: bool = False
+    ) -> None:
+        self._more_behind = more_behind
         self._state = _State.HEADER
         self._held = bytearray()
         self._origin = origin
@@ -214,6 +218,8 @@ class StreamParser:
         position = 0
         while position < len(data):
             if self._state is _State.DONE:
+                if self._more_behind:
+                    return
                 raise CorruptStream("bytes follow the end of the stream", offset=self._offset)
             if self._device_state is not None:
                 whole = self._device_state.add(data[position:])
@@ -309,7 +315,7 @@ class StreamParser:
             if not self._ram_moves:
                 return self._early_section(view, position)
             self._events.append(DeviceStateBegins(self._offset))
-            self._device_state = DeviceStateBuffer(self._offset)
+            self._device_state = DeviceStateBuffer(self._offset, more_behind=self._more_behind)
             self._state = _State.DEVICES
             return position
         if kind == SectionType.END:

@@ -2,7 +2,8 @@
 
 Guest memory lies between the two and is never read here: the description at the end of the
 stream says how long the device state is, so it is found from the end backwards. Knows bytes at
-offsets (`Window`), not files. A stream without a description is walked from its head instead.
+offsets (`Window`), not files. A stream without a description, and one that other bytes follow, is
+walked from its head instead.
 """
 
 import re
@@ -44,12 +45,15 @@ class Window(Protocol):
         """`length` bytes from `offset`, fewer only at the end."""
 
 
-def read_saved(window: Window, origin: int = 0) -> SavedState:
+def read_saved(window: Window, origin: int = 0, *, volume: bool = False) -> SavedState:
     """The saved state in `window`, whose stream begins at `origin`. Raises StreamError.
 
     Every offset of the result counts from the start of the window, as those that QEMU writes
-    into a mapped-ram stream do.
+    into a mapped-ram stream do. A `volume` may hold an older state behind the stream: what stands
+    at its end says nothing.
     """
+    if volume:
+        return _walk(window, origin)
     head = _read_head(window, origin)
     tail = _find_description(window, origin)
     if tail is None:
@@ -149,17 +153,17 @@ def _late_length(window: Window, layouts: tuple[DeviceLayout, ...], end: int) ->
 
 
 def _walk(window: Window, origin: int) -> SavedState:
-    """The saved state of a stream that has no description, guest memory walked."""
+    """The saved state of a stream whose end is not that of the window, guest memory walked."""
     collector = SavedCollector()
-    parser = StreamParser(origin=origin)
+    parser = StreamParser(origin=origin, more_behind=True)
     offset = origin
-    while data := window.read(offset, _WALK_BYTES):
+    while not parser.done and (data := window.read(offset, _WALK_BYTES)):
         collector.take(parser.feed(data))
-        if parser.in_device_state and window.size - collector.begin > _HELD_UNSEEN:
+        if parser.in_device_state and parser.held > _HELD_UNSEEN:
             _require_end(window)
         offset = _after_pages(parser, offset + len(data), window.size)
     collector.take(parser.close())
-    return collector.saved(offset)
+    return collector.saved(parser.offset)
 
 
 def _require_end(window: Window) -> None:

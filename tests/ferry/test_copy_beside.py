@@ -21,7 +21,7 @@ MIB = 1 << 20
 
 def _copy(source: Path, target: Path, tail: NewTail | None = None) -> None:
     with FileWindow(source) as window:
-        copy_with_tail(window, target, tail)
+        copy_with_tail(window, target, window.size, tail)
 
 
 def _failing(error: int) -> Callable[..., Any]:
@@ -218,11 +218,11 @@ def test_source_that_shrinks_is_noticed(source: Path, tmp_path: Path) -> None:
     with FileWindow(source) as window:
         os.truncate(source, MIB // 2)
         with pytest.raises(WriteFault) as told:
-            copy_with_tail(window, tmp_path / "target", None)
+            copy_with_tail(window, tmp_path / "target", window.size, None)
         reason = "the source became shorter while it was read"
         assert str(told.value) == f"{tmp_path}/target: cannot be written: {reason}"
         with (tmp_path / "out").open("wb") as out, pytest.raises(WriteFault) as told:
-            send_with_tail(window, out.fileno(), NewTail(39 * MIB, b"end"))
+            send_with_tail(window, out.fileno(), window.size, NewTail(39 * MIB, b"end"))
         assert str(told.value) == f"the output cannot be written: {reason}"
         # nobody takes half of it for the whole
         assert (tmp_path / "out").stat().st_size == 0
@@ -265,7 +265,7 @@ def test_half_rewritten_target_is_not_replaced(source: Path, tmp_path: Path) -> 
 def test_sent_through_a_pipe(tail: NewTail | None, source: Path, tmp_path: Path) -> None:
     content = source.read_bytes()
     with FileWindow(source) as window, (tmp_path / "out").open("wb") as out:
-        send_with_tail(window, out.fileno(), tail)
+        send_with_tail(window, out.fileno(), window.size, tail)
     expected = content if tail is None else content[: tail.offset] + tail.data
     assert (tmp_path / "out").read_bytes() == expected
 
@@ -274,7 +274,7 @@ def test_reader_that_has_gone_is_told(source: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with FileWindow(source) as window, pytest.raises(WriteFault) as told:
-        send_with_tail(window, writing, None)
+        send_with_tail(window, writing, window.size, None)
     os.close(writing)
     assert str(told.value) == "the output cannot be written: Broken pipe"
 
@@ -283,7 +283,11 @@ def test_progress_ends_at_the_whole(source: Path, tmp_path: Path) -> None:
     steps: list[tuple[int, int]] = []
     with FileWindow(source) as window:
         copy_with_tail(
-            window, tmp_path / "target", None, lambda done, whole: steps.append((done, whole))
+            window,
+            tmp_path / "target",
+            window.size,
+            None,
+            lambda done, whole: steps.append((done, whole)),
         )
     assert steps == sorted(steps)
     assert steps[-1] == (40 * MIB, 40 * MIB)

@@ -10,7 +10,7 @@ import pytest
 
 from armferry.ferry.copy import Mark, copy_with_tail
 from armferry.ferry.pump import pump
-from armferry.hosts.files.compression import compressed
+from armferry.hosts.files.compression import codec_of_image, compressed
 from armferry.hosts.files.in_place import FileInPlace
 from armferry.hosts.files.locked import FileWindow
 from armferry.hosts.files.saved_file import Saved, image_in, saved_in
@@ -36,7 +36,7 @@ def image(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     with path.open("wb") as file:
         file.write(_header(compression).encode(complete=True) + BODY)
         file.flush()
-        with compressed(file.fileno(), compression) as packed:
+        with compressed(file.fileno(), codec_of_image(compression)) as packed:
             view = memoryview(STREAM)
             while view:
                 view = view[os.write(packed, view) :]
@@ -114,10 +114,10 @@ def test_image_in_place_and_beside(image: Path, tmp_path: Path) -> None:
         assert found is not None
         mark = Mark(found.header.encode(complete=False), found.header.encode(complete=True))
         tail = rewrite_tail(before.state, _edits(before))
-        copy_with_tail(window, tmp_path / "copy", tail, mark=mark)
+        copy_with_tail(window, tmp_path / "copy", window.size, tail, mark=mark)
     with FileInPlace(image) as window:
         assert tail is not None
-        window.rewrite(tail)
+        window.rewrite(tail, window.size)
     assert image.read_bytes() == (tmp_path / "copy").read_bytes()
     _check(before, _saved(image))
 

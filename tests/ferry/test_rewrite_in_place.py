@@ -46,7 +46,7 @@ class Crash(BaseException):
 
 def _rewrite(path: Path, end: bytes) -> None:
     with FileInPlace(path) as file:
-        file.rewrite(NewTail(len(HEAD), end))
+        file.rewrite(NewTail(len(HEAD), end), file.size)
 
 
 class Steps:
@@ -191,7 +191,7 @@ def _toggle(path: Path) -> None:
     while True:
         with FileInPlace(path) as file:
             new = SHORT * 50 if file.size > len(HEAD) + len(SHORT) * 50 else LONG * 50
-            file.rewrite(NewTail(len(HEAD), new))
+            file.rewrite(NewTail(len(HEAD), new), file.size)
 
 
 def test_killed_at_any_moment(tmp_path: Path) -> None:
@@ -417,7 +417,7 @@ def test_file_system_that_cannot_sync_a_folder(
     path.write_bytes(HEAD + SHORT)
     _rewrite(path, LONG)
     with FileWindow(path) as window:
-        copy_with_tail(window, tmp_path / "copy", NewTail(len(HEAD), SHORT))
+        copy_with_tail(window, tmp_path / "copy", window.size, NewTail(len(HEAD), SHORT))
     assert path.read_bytes() == HEAD + LONG
     assert (tmp_path / "copy").read_bytes() == HEAD + SHORT
     assert sorted(tmp_path.iterdir()) == [tmp_path / "copy", path]

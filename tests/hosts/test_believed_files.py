@@ -145,7 +145,7 @@ def test_journal_is_for_one_file_and_not_for_its_name(guest: Path) -> None:
 def test_rewrite_replaces_what_was_planted(guest: Path) -> None:
     pipe(journal_path(guest))
     with FileInPlace(guest) as file:
-        file.rewrite(NewTail(SIZE - 1, b"new"))
+        file.rewrite(NewTail(SIZE - 1, b"new"), SIZE)
     assert guest.read_bytes() == b"G" * (SIZE - 1) + b"new"
     assert not journal_path(guest).exists()
 

@@ -1,13 +1,14 @@
-"""The compressed stream of a libvirt save image, as a descriptor of plain bytes.
+"""A compressed stream, bare or of a libvirt save image, as a descriptor of plain bytes.
 
 Either direction runs beside the caller and is joined by a pipe, so memory stays bounded and the
 (de)compression has a processor of its own. Python's own libraries serve gzip, bzip2 and xz; isal
-and zstandard are used where they are installed, lzop and otherwise zstd as programs. Levels are
-fast ones, as libvirt's own. An archive of several members is read whole.
+and zstandard are used where they are installed, lzop, lz4 and otherwise zstd as programs. Levels
+are fast ones, as libvirt's own. An archive of several members is read whole.
 """
 
 import bz2
 import contextlib
+import enum
 import gzip
 import importlib.util
 import lzma
@@ -24,17 +25,53 @@ from armferry.hosts.files.descriptor import write_all
 from armferry.stream.save_image import Compression
 
 __all__ = [
+    "MAGIC_BYTES",
+    "Codec",
     "CompressionFault",
     "MissingProgram",
     "UnwrittenStream",
+    "codec_of",
+    "codec_of_image",
     "compressed",
     "decompressed",
+    "replayed",
 ]
 
 _CHUNK = 256 << 10
 _LEVEL = 3
 _XZ_MEMORY = 128 << 20
 """Bytes that reading an xz archive may take; one of `xz -9` takes 65 MiB."""
+
+
+class Codec(enum.Enum):
+    """How a stream is compressed: the name of the program, and what its output begins with."""
+
+    GZIP = ("gzip", b"\x1f\x8b\x08")
+    BZIP2 = ("bzip2", b"BZh")
+    XZ = ("xz", b"\xfd7zXZ\0")
+    LZOP = ("lzop", b"\x89LZO\0\r\n\x1a\n")
+    ZSTD = ("zstd", b"\x28\xb5\x2f\xfd")
+    LZ4 = ("lz4", b"\x04\x22\x4d\x18")
+
+    @property
+    def word(self) -> str:
+        """Its name."""
+        return self.value[0]
+
+
+MAGIC_BYTES = max(len(codec.value[1]) for codec in Codec)
+"""Bytes of a stream that say which codec it is."""
+_BY_LIBRARY = (Codec.GZIP, Codec.BZIP2, Codec.XZ)
+
+
+def codec_of(start: bytes) -> Codec | None:
+    """The codec of what begins with `start`; None for none that is known here."""
+    return next((codec for codec in Codec if start.startswith(codec.value[1])), None)
+
+
+def codec_of_image(compression: Compression) -> Codec | None:
+    """The codec of a libvirt save image's format; None where the stream lies as QEMU wrote it."""
+    return None if compression.seekable else Codec[compression.name]
 
 
 class CompressionFault(ArmferryError):
@@ -52,23 +89,23 @@ class MissingProgram(EnvironmentFault):
 
 
 @contextlib.contextmanager
-def decompressed(source: int, compression: Compression) -> Iterator[int]:
-    """A descriptor with what the rest of `source` holds, decompressed.
+def decompressed(source: int, codec: Codec | None) -> Iterator[int]:
+    """A descriptor with what the rest of `source` holds, decompressed where there is a codec.
 
     Raises MissingProgram at once and CompressionFault at the end of the block, unless the block
     left the stream unread.
     """
-    if compression.seekable:
+    if codec is None:
         yield source
         return
-    program = _program(compression)
+    program = _program(codec)
     if program is not None:
         with _piped([program, "-dc"], source, subprocess.PIPE, reading=True) as process:
             assert process.stdout is not None
             yield process.stdout.fileno()
         return
     ours, theirs = os.pipe()
-    with _thread(lambda: _decode(source, theirs, compression), theirs, reading=True):
+    with _thread(lambda: _decode(source, theirs, codec), theirs, reading=True):
         try:
             yield ours
         finally:
@@ -76,16 +113,16 @@ def decompressed(source: int, compression: Compression) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def compressed(target: int, compression: Compression) -> Iterator[int]:
+def compressed(target: int, codec: Codec | None) -> Iterator[int]:
     """A descriptor; what is written to it goes to `target`, compressed and whole when it ends.
 
     Raises MissingProgram at once and UnwrittenStream, a CompressionFault, for what cannot be
     written.
     """
-    if compression.seekable:
+    if codec is None:
         yield target
         return
-    program = _program(compression)
+    program = _program(codec)
     if program is not None:
         packer = [program, f"-{_LEVEL}", "-c"]
         with _piped(packer, subprocess.PIPE, target, reading=False) as process:
@@ -93,35 +130,60 @@ def compressed(target: int, compression: Compression) -> Iterator[int]:
             yield process.stdin.fileno()
         return
     theirs, ours = os.pipe()
-    with _thread(lambda: _encode(theirs, target, compression), theirs, reading=False):
+    with _thread(lambda: _encode(theirs, target, codec), theirs, reading=False):
         try:
             yield ours
         finally:
             os.close(ours)
 
 
-def _program(compression: Compression) -> str | None:
+@contextlib.contextmanager
+def replayed(source: int, first: bytes) -> Iterator[int]:
+    """A descriptor with `first`, which has been read from `source`, and the rest of `source`."""
+    try:
+        os.lseek(source, -len(first), os.SEEK_CUR)
+        sought = True
+    except OSError:
+        sought = False
+    if sought or not first:
+        yield source
+        return
+    ours, theirs = os.pipe()
+    with _thread(lambda: _replay(source, theirs, first), theirs, reading=True):
+        try:
+            yield ours
+        finally:
+            os.close(ours)
+
+
+def _replay(source: int, target: int, first: bytes) -> None:
+    data = first
+    while data:
+        write_all(target, data)
+        data = os.read(source, _CHUNK)
+
+
+def _program(codec: Codec) -> str | None:
     """The program that does it; None when a library does."""
-    if compression is Compression.ZSTD and importlib.util.find_spec("zstandard") is not None:
+    installed = codec is Codec.ZSTD and importlib.util.find_spec("zstandard") is not None
+    if installed or codec in _BY_LIBRARY:
         return None
-    if compression not in (Compression.LZOP, Compression.ZSTD):
-        return None
-    found = shutil.which(compression.word)
+    found = shutil.which(codec.word)
     if found is None:
         raise MissingProgram(
-            f"the image is compressed with {compression.word} and the program {compression.word} "
-            f"is missing; apt-get install {compression.word}"
+            f"the stream is compressed with {codec.word} and the program {codec.word} is missing; "
+            f"apt-get install {codec.word}"
         )
     return found
 
 
-def _opened(file: BinaryIO, compression: Compression, mode: Literal["rb", "wb"]) -> Any:
+def _opened(file: BinaryIO, codec: Codec, mode: Literal["rb", "wb"]) -> Any:
     """`file` as a file of plain bytes, read or written in bounded pieces."""
-    if compression is Compression.BZIP2:
+    if codec is Codec.BZIP2:
         return bz2.BZ2File(file, mode, compresslevel=_LEVEL)
-    if compression is Compression.XZ:
+    if codec is Codec.XZ:
         return lzma.LZMAFile(file, mode, preset=_LEVEL)
-    if compression is Compression.ZSTD:
+    if codec is Codec.ZSTD:
         import zstandard
 
         if mode == "rb":
@@ -153,19 +215,19 @@ def _xz_pieces(file: BinaryIO) -> Iterator[bytes]:
         data = stream.unused_data
 
 
-def _decode(source: int, target: int, compression: Compression) -> None:
-    if compression is Compression.XZ:
+def _decode(source: int, target: int, codec: Codec) -> None:
+    if codec is Codec.XZ:
         with open(source, "rb", closefd=False) as archive:
             for piece in _xz_pieces(archive):
                 write_all(target, piece)
         return
-    with open(source, "rb", closefd=False) as file, _opened(file, compression, "rb") as plain:
+    with open(source, "rb", closefd=False) as file, _opened(file, codec, "rb") as plain:
         while data := plain.read(_CHUNK):
             write_all(target, data)
 
 
-def _encode(source: int, target: int, compression: Compression) -> None:
-    with open(target, "wb", closefd=False) as file, _opened(file, compression, "wb") as packed:
+def _encode(source: int, target: int, codec: Codec) -> None:
+    with open(target, "wb", closefd=False) as file, _opened(file, codec, "wb") as packed:
         while data := os.read(source, _CHUNK):
             packed.write(data)
 
@@ -203,10 +265,7 @@ def _words(reason: Exception) -> str:
 def _fault(words: str, *, reading: bool) -> CompressionFault:
     if not reading:
         return UnwrittenStream(f"the compressed output cannot be written: {words}")
-    return CompressionFault(
-        f"the compressed stream of the save image cannot be processed: {words}; "
-        "save the guest again"
-    )
+    return CompressionFault(f"the compressed stream cannot be read: {words}; save the guest again")
 
 
 @contextlib.contextmanager

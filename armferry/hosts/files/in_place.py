@@ -23,7 +23,7 @@ from armferry.hosts.files.journal import (
     write_journal,
 )
 from armferry.hosts.files.locked import Access, FileWindow, LockedFile
-from armferry.hosts.files.patch import Step
+from armferry.hosts.files.patch import Patch, Step
 from armferry.hosts.files.qcow2.format import HEADER_BYTES, is_qcow2
 from armferry.hosts.files.qcow2.locks import lock_image
 from armferry.stream import NewTail
@@ -31,6 +31,7 @@ from armferry.stream import NewTail
 __all__ = [
     "FileInPlace",
     "ForeignJournal",
+    "NoRoom",
     "StoppedRewrite",
     "UndoneRewrite",
     "finish",
@@ -42,6 +43,10 @@ class StoppedRewrite(InterruptedRewrite, EnvironmentFault):
     """A rewrite that the operating system stopped half way: its disk is failing, say."""
 
     exit_code = EnvironmentFault.exit_code
+
+
+class NoRoom(EnvironmentFault):
+    """A device that is smaller than what is to be on it; nothing was written."""
 
 
 class UndoneRewrite(EnvironmentFault):
@@ -57,18 +62,31 @@ class FileInPlace(FileWindow):
     def __init__(self, path: Path) -> None:
         super().__init__(path, Access.CHANGE)
 
-    def rewrite(self, tail: NewTail) -> None:
-        """Gives the file the new end `tail`. Raises as `change`."""
-        old = self.read(tail.offset, self.size - tail.offset)
-        self.carry_out(Journal.of_end(tail.offset, old, tail.data))
+    def rewrite(self, tail: NewTail, end: int) -> None:
+        """Gives the stream that ends at byte `end` the new end `tail`; bytes behind it stay.
+
+        Raises as `change`.
+        """
+        old = self.read(tail.offset, end - tail.offset)
+        if end == self.size and not self.is_device:
+            self.carry_out(Journal.of_end(tail.offset, old, tail.data))
+            return
+        # what is left of a longer end would follow the new one
+        data = tail.data + bytes(max(len(old) - len(tail.data), 0))
+        self.change([[Patch(tail.offset, self.read(tail.offset, len(data)), data)]])
 
     def change(self, steps: Sequence[Step]) -> None:
-        """Carries out `steps`, each on disk before the next; the file may grow.
+        """Carries out `steps`, each on disk before the next; a file may grow.
 
-        Raises JournalFault, UndoneRewrite or InterruptedRewrite.
+        Raises NoRoom, JournalFault, UndoneRewrite or InterruptedRewrite.
         """
-        ends = (patch.offset + len(patch.new) for step in steps for patch in step)
-        self.carry_out(Journal(tuple(steps), self.size, max(self.size, *ends)))
+        size = max(self.size, *(patch.offset + len(patch.new) for step in steps for patch in step))
+        if self.is_device and size > self.size:
+            raise NoRoom(
+                f"{self.path}: the volume is {size - self.size} bytes too small for what is to be "
+                "written; enlarge it"
+            )
+        self.carry_out(Journal(tuple(steps), self.size, size))
 
     def carry_out(self, journal: Journal) -> None:
         """Does what `journal` says and undoes it when it cannot. Raises as `change`."""

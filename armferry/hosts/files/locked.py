@@ -51,7 +51,8 @@ class LockedFile(DescriptorWindow):
         except OSError as error:
             raise self._refused(error) from error
         try:
-            self._check_kind()
+            self.is_device = self._check_kind()
+            """Whether it is a block device: its size stays, and old bytes may follow the new."""
             self._lock()
             self._size = os.lseek(self._descriptor, 0, os.SEEK_END)
         except BaseException:
@@ -74,10 +75,11 @@ class LockedFile(DescriptorWindow):
     ) -> None:
         os.close(self._descriptor)
 
-    def _check_kind(self) -> None:
+    def _check_kind(self) -> bool:
+        """Whether it is a block device. Raises UnreadableFile for what is no file either."""
         mode = os.fstat(self._descriptor).st_mode
         if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
-            return
+            return stat.S_ISBLK(mode)
         kind = next((words for test, words in _KINDS if test(mode)), "no file")
         raise UnreadableFile(
             f"{self.path}: {kind}; give a regular file, or - and the stream on standard input"

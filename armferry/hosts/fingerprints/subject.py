@@ -17,7 +17,8 @@ from armferry.ends import UNKNOWN, End, guest_end
 from armferry.errors import ArmferryError
 from armferry.hosts.files.descriptor import UnreadableFile
 from armferry.hosts.files.locked import FileWindow
-from armferry.hosts.files.saved_file import Saved, saved_from, saved_in
+from armferry.hosts.files.qcow2.image import NoSuchSnapshot
+from armferry.hosts.files.saved_file import Saved, named_state, saved_from, saved_in
 from armferry.hosts.fingerprints.as_end import end_of
 from armferry.hosts.fingerprints.atlas import read_atlas
 from armferry.hosts.fingerprints.documents import document_start, read_document
@@ -59,13 +60,18 @@ class BadStream(ArmferryError):
 class Subject:
     """One end of a move. `saved` is None unless it is a stream.
 
-    `image` is the head of the libvirt save image that the stream was in, if it was in one.
+    `around` has what the stream was in, if it was in anything.
     """
 
     text: str
     fingerprint: Fingerprint
     saved: SavedState | None
-    image: SaveImage | None = None
+    around: Saved | None = None
+
+    @property
+    def image(self) -> SaveImage | None:
+        """The head of the libvirt save image that the stream was in, if it was in one."""
+        return None if self.around is None else self.around.image
 
     @property
     def machine(self) -> str:
@@ -103,7 +109,7 @@ def open_subject(text: str) -> Subject:
     """What `text` names.
 
     Raises UnreadableFile, InterruptedRewrite, BadStream, CompressionFault, MissingProgram,
-    FingerprintError, KvmFault or UnknownEntry.
+    FingerprintError, KvmFault, UnknownEntry or ImageInUse.
     """
     if text == STANDARD_INPUT:
         return _standard_input()
@@ -112,16 +118,17 @@ def open_subject(text: str) -> Subject:
         return Subject(text, fingerprint_of_kvm(host), None)
     if text.startswith(ATLAS):
         return Subject(text, read_atlas().find(text.removeprefix(ATLAS)).fingerprint, None)
-    with FileWindow(Path(text)) as window:
+    path, snapshot = named_state(text)
+    with FileWindow(path) as window:
         if not document_start(window.read(0, _START)):
-            return stream_subject(text, state_in(window))
+            return stream_subject(text, state_in(window, snapshot))
         return _document(window.read(0, MAX_DOCUMENT + 1), text)
 
 
 def stream_subject(text: str, saved: Saved) -> Subject:
     """A saved state as one end of a move. Raises BadStream."""
     with naming(text):
-        return Subject(text, fingerprint_of_stream(saved.state), saved.state, saved.image)
+        return Subject(text, fingerprint_of_stream(saved.state), saved.state, saved)
 
 
 def read_state(path: Path) -> SavedState:
@@ -130,13 +137,13 @@ def read_state(path: Path) -> SavedState:
         return state_in(window).state
 
 
-def state_in(window: FileWindow) -> Saved:
-    """The saved state in an open file.
+def state_in(window: FileWindow, snapshot: str = "") -> Saved:
+    """The saved state in an open file; of a qcow2 image that of `snapshot`, or the only one.
 
-    Raises UnreadableFile, BadStream, CompressionFault or MissingProgram.
+    Raises UnreadableFile, BadStream, CompressionFault, MissingProgram or ImageInUse.
     """
     with naming(str(window.path)):
-        return saved_in(window)
+        return saved_in(window, snapshot)
 
 
 def standard_input() -> int:
@@ -151,7 +158,7 @@ def naming(text: str) -> Iterator[None]:
     """Gives every fault of a stream that the block reads the name of its file."""
     try:
         yield
-    except StreamError as fault:
+    except (StreamError, NoSuchSnapshot) as fault:
         raise BadStream(f"{text}: {fault}") from fault
 
 

@@ -54,6 +54,21 @@ class Image:
                 return found[0]
         raise NoSuchSnapshot(f"there is no snapshot {name!r}; {self._choice()}")
 
+    def only_state(self) -> Snapshot:
+        """The only snapshot with a saved state. Raises NoSuchSnapshot."""
+        if len(self.states) == 1:
+            return self.states[0]
+        if self.states:
+            raise NoSuchSnapshot(
+                f"{len(self.states)} snapshots hold a saved state: give one as IMAGE#NAME; "
+                f"{self._choice()}; armferry inspect IMAGE lists them"
+            )
+        raise NoSuchSnapshot(
+            "no snapshot in this qcow2 image holds a saved state. QEMU keeps the state of a "
+            "machine in one of its images, often in that of the UEFI variables: look at each with "
+            "armferry inspect IMAGE"
+        )
+
     def table(self, offset: int, length: int) -> bytes:
         """`length` bytes of a table at `offset`, all of them. Raises TruncatedStream."""
         data = self.window.read(offset, length)
