@@ -94,7 +94,7 @@ def run_fingerprint(arguments: argparse.Namespace) -> int:
     """Brings the stored fingerprints and the hook's table up to date."""
     if (arguments.machine is None) != (arguments.cpu is None):
         arguments.usage_error("--machine and --cpu go together")
-    # these bring a QMP client along, which a plain host may not have
+    # what starts a QEMU is imported when one is started
     from armferry.hosts.libvirt.refresh import refresh
 
     extra = []

@@ -140,7 +140,7 @@ def test_fingerprints_are_made_kept_and_made_anew(
     program.write_bytes(qemu_release("bookworm-backports").launcher.read_bytes())
     assert refresh() == [True]
     table = json.loads((tmp_path / "state/hook.json").read_text())
-    (here,) = table["guests"]["virt-10.0 cortex-a57 tcg"].values()
+    (here,) = table["guests"]["virt-10.0,gic-version=2 cortex-a57 tcg"].values()
     assert len(here["indexes"]) == 274 * 16
 
     program.unlink()

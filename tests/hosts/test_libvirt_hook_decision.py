@@ -49,6 +49,7 @@ from armferry.stream.save_image import (
 )
 from armferry.stream.wire import SectionType
 
+MACHINE = "virt-10.0,gic-version=2"
 TCR_EL1, MIDR_EL1 = 0x603000000013C102, 0x603000000013C000
 DBGDTRTX = 0x40200000200E0298
 LIST = {MIDR_EL1: 0x411FD070, TCR_EL1: 0}
@@ -76,7 +77,7 @@ def emulator(tmp_path: Path) -> Path:
 def state(tmp_path: Path, emulator: Path) -> Path:
     """This host has QEMU 10.0.13 and no DBGDTRTX; `alpha` has it, with 10.0.2."""
     folder = tmp_path / "state"
-    kind = GuestKind("virt-10.0", "cortex-a57", "tcg", str(emulator))
+    kind = GuestKind(MACHINE, "cortex-a57", "tcg", str(emulator))
     store(folder, kind, _fingerprint(LIST, "10.0.13"), before=())
     _other(folder, "alpha", {**LIST, DBGDTRTX: 0})
     return folder
@@ -84,7 +85,7 @@ def state(tmp_path: Path, emulator: Path) -> Path:
 
 def _other(state: Path, name: str, registers: Mapping[int, int]) -> None:
     theirs = state.parent / name
-    kind = GuestKind("virt-10.0", "cortex-a57", "tcg", "/bin/sh")
+    kind = GuestKind(MACHINE, "cortex-a57", "tcg", "/bin/sh")
     store(theirs, kind, _fingerprint(registers, "10.0.2"), before=())
     (state / "hosts").mkdir(exist_ok=True)
     (theirs / "host").rename(state / "hosts" / name)
@@ -180,7 +181,7 @@ def test_a_broken_table_stops_nothing(answer: Answer) -> None:
 def test_ferried_moves_are_judged_by_what_armferry_can_do(answer: Answer) -> None:
     assert answer("migrate", ferried=True) == (0, "")
     table = json.loads((answer.state / "hook.json").read_text())
-    (here,) = table["guests"]["virt-10.0 cortex-a57 tcg"].values()
+    (here,) = table["guests"][f"{MACHINE} cortex-a57 tcg"].values()
     here["hosts"]["alpha"]["ferried"] = "no rule of the policy allows X; see armferry check"
     (answer.state / "hook.json").write_text(json.dumps(table))
     status, said = answer("migrate", ferried=True)
@@ -345,7 +346,7 @@ def test_hook_imports_next_to_nothing() -> None:
 def test_domains_of_every_form() -> None:
     facts = read_domain(Domain().xml)
     assert facts is not None
-    assert (facts.kind, facts.name) == ("virt-10.0 cortex-a57 tcg", "carried")
+    assert (facts.kind, facts.name) == (f"{MACHINE} cortex-a57 tcg", "carried")
     live = Domain().xml.replace("type='qemu'", "type='kvm'")
     live = live[: live.index("<cpu")] + (
         "<cpu mode='host-passthrough'><feature policy='disable' name='pmu'/>"
@@ -353,7 +354,7 @@ def test_domains_of_every_form() -> None:
     )
     facts = read_domain(f"<domstatus state='running'><monitor/>{live}</domstatus>")
     assert facts is not None
-    assert facts.kind == "virt-10.0 host,pmu=off,sve=on kvm"
+    assert facts.kind == f"{MACHINE} host,pmu=off,sve=on kvm"
     assert read_domain(Domain().xml.replace("aarch64'", "x86_64'")) is None
     facts = read_domain(Domain().xml.replace("mode='custom'", "mode='maximum'"))
     assert facts is not None
@@ -369,8 +370,8 @@ def test_state_folder_keeps_what_it_is_given(state: Path, emulator: Path) -> Non
     assert one.fingerprint.cpus == (LIST,)
     again = store(state, one.kind, _fingerprint({MIDR_EL1: 1}, "10.0.14"), before=(one,))
     assert stored(state) == again
-    kinds = kinds_of_hosts(other_hosts(state).fingerprints, "/q")
-    assert [(kind.machine, kind.emulator) for kind in kinds] == [("virt-10.0", "/q")]
+    kinds = kinds_of_hosts(other_hosts(state).guests, "/q")
+    assert [(kind.machine, kind.emulator) for kind in kinds] == [(MACHINE, "/q")]
     emulator.unlink()
     assert not stored(state)[0].fresh
     with pytest.raises(StateFault) as fault:
@@ -390,7 +391,7 @@ def test_kinds_of_libvirts_domains(tmp_path: Path) -> None:
     (tmp_path / "a.xml").write_text(Domain().xml)
     (tmp_path / "b.xml").write_text(Domain(name="b").xml)
     (tmp_path / "c.xml").write_text(Domain().xml.replace("aarch64'", "x86_64'"))
-    kinds = (GuestKind("virt-10.0", "cortex-a57", "tcg", "/usr/bin/qemu-system-aarch64"),)
+    kinds = (GuestKind(MACHINE, "cortex-a57", "tcg", "/usr/bin/qemu-system-aarch64"),)
     assert kinds_of_domains([tmp_path]) == DomainKinds(kinds, {})
 
 
@@ -412,7 +413,7 @@ def test_other_hosts_that_cannot_be_read_hide_no_other_and_stop_nothing(answer: 
     torn.parent.mkdir()
     torn.write_text("{")
     found = other_hosts(answer.state)
-    assert [name for name, prints in found.fingerprints.items() if prints] == ["alpha"]
+    assert [name for name, prints in found.guests.items() if prints] == ["alpha"]
     assert list(found.unreadable) == [torn]
     write_table(answer.state)
     assert answer("migrate") == (0, "")
@@ -444,7 +445,7 @@ def test_why_a_move_may_begin(answer: Answer) -> None:
     )
     other = replace(answer.domain, cpu="max")
     assert decide("migrate", other.xml, "stock", str(answer.state)).why == (
-        f"nothing is known of virt-10.0 max tcg under {other.emulator} on this host; run armferry "
+        f"nothing is known of {MACHINE} max tcg under {other.emulator} on this host; run armferry "
         "host fingerprint"
     )
 

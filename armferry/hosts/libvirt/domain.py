@@ -1,7 +1,10 @@
 """What a libvirt domain's XML says of its CPU and machine.
 
-Knows the few elements that decide which registers a guest has (libvirt's formatdomain
-documentation); refuses to know the rest. Imports next to nothing: libvirt's hook waits for it.
+Knows the elements that decide which registers a guest has (libvirt's formatdomain documentation):
+the machine type, `features/gic`, `features/pmu`, `cpu` with its features, and words for QEMU's own
+command line, which may say anything. What libvirt makes of each is held against its own
+`domxml-to-native` in a test. Refuses to know the rest. Imports next to nothing: libvirt's hook
+waits for it.
 """
 
 from xml.parsers import expat
@@ -11,6 +14,8 @@ __all__ = ["DomainFacts", "UnreadableDomain", "read_domain"]
 _CPU_MODES = {"host-passthrough": "host", "maximum": "max"}
 _DEEPEST = 32
 _LONGEST = 4096  # letters of a name, a model, a path; libvirt itself allows no longer path
+_DECIDING = ("cpu", "machine", "M", "accel", "enable-kvm")
+_NOT_QEMUS = ("x-mig-hidden-regs", "x-mig-safe-missing-regs", "kvm-psci-version")
 _SWITCH = {"require": "on", "force": "on", "disable": "off", "forbid": "off"}
 
 
@@ -21,8 +26,9 @@ class UnreadableDomain(Exception):
 class DomainFacts:
     """What one domain runs on.
 
-    `machine` is the machine type, `accelerator` is `tcg` or `kvm`, `emulator` the path of the
-    QEMU. `cpu` is the text after QEMU's -cpu, empty where the XML does not determine it.
+    `machine` is the text after QEMU's -machine as far as it decides on registers: the type and its
+    gic-version. `cpu` is the text after -cpu, empty where the XML does not determine it.
+    `accelerator` is `tcg` or `kvm`, `emulator` the path of the QEMU.
     """
 
     __slots__ = ("accelerator", "cpu", "emulator", "machine", "name", "uuid")
@@ -73,7 +79,8 @@ class _Reader:
         self._path: list[str] = []
         self._texts: dict[str, str] = {}
         self._attributes: dict[str, dict[str, str]] = {}
-        self._features: list[str] = []
+        self._features: dict[str, str] = {}
+        self._determined = True
         self._inside = False
 
     def begin(self, name: str, attributes: dict[str, str]) -> None:
@@ -92,7 +99,11 @@ class _Reader:
         if where == "cpu/feature":
             switch = _SWITCH.get(attributes.get("policy", "require"))
             if switch is not None:
-                self._features.append(f"{attributes.get('name', '')}={switch}")
+                self._features[attributes.get("name", "")] = switch
+        elif where == "features/pmu":
+            self._features["pmu"] = attributes.get("state", "on")
+        elif name.endswith(":arg") and _decides(attributes.get("value", "")):
+            self._determined = False
         self._attributes.setdefault(where, attributes)
 
     def end(self, name: str) -> None:
@@ -112,15 +123,37 @@ class _Reader:
         about = self._attributes.get("os/type", {})
         if about.get("arch") != "aarch64" or "devices/emulator" not in self._texts:
             return None
-        model = _CPU_MODES.get(
-            self._attributes.get("cpu", {}).get("mode", "custom"),
-            self._texts.get("cpu/model", "").strip(),
-        )
+        machine = about.get("machine", "")
+        gic = self._attributes.get("features/gic", {}).get("version")
         return DomainFacts(
             self._texts.get("name", ""),
             self._texts.get("uuid", ""),
-            about.get("machine", ""),
-            ",".join([model, *sorted(self._features)]) if model else "",
+            f"{machine},gic-version={gic}" if gic else machine,
+            self._cpu(),
             "kvm" if self._attributes[""].get("type") == "kvm" else "tcg",
             self._texts["devices/emulator"],
         )
+
+    def _cpu(self) -> str:
+        mode = self._attributes.get("cpu", {}).get("mode", "custom")
+        model = _CPU_MODES.get(mode, "")
+        if mode == "custom":
+            model = self._texts.get("cpu/model", "").strip()
+        if not model or not self._determined:
+            return ""
+        features = dict(self._features)
+        if any(_is_length(name) and switch == "on" for name, switch in features.items()):
+            features.setdefault("sve", "on")  # as libvirt adds it
+        return ",".join([model, *(f"{name}={features[name]}" for name in sorted(features))])
+
+
+def _is_length(name: str) -> bool:
+    """Whether a feature is a vector length: sve512."""
+    return name.startswith("sve") and name[3:].isdigit()
+
+
+def _decides(word: str) -> bool:
+    """Whether a word of QEMU's command line may change the machine or the CPU."""
+    if word.lstrip("-") in _DECIDING and word.startswith("-"):
+        return True
+    return "arm-cpu" in word and not any(name in word for name in _NOT_QEMUS)

@@ -17,7 +17,13 @@ from armferry.hosts.fingerprints.as_end import end_of
 from armferry.hosts.fingerprints.fingerprint import Fingerprint
 from armferry.hosts.fingerprints.subject import open_subject
 from armferry.hosts.libvirt.domain import DomainFacts
-from armferry.hosts.libvirt.state_folder import Stored, other_hosts, stored, write_json
+from armferry.hosts.libvirt.state_folder import (
+    Known,
+    Stored,
+    other_hosts,
+    stored,
+    write_json,
+)
 from armferry.policy import SITE_FOLDER, aggregate, read_site
 from armferry.registers import Accelerator, Kind, describe
 
@@ -31,29 +37,29 @@ def write_table(state: Path) -> dict[str, Any]:
     """Works the table out again and stores it. Raises StateFault, FingerprintError, PolicyError."""
     others = other_hosts(state)
     unread = {path.parent.name for path in others.unreadable}
-    table = make_table(stored(state), others.fingerprints, unread)
+    table = make_table(stored(state), others.guests, unread)
     write_json(state / "hook.json", table)
     return table
 
 
 def make_table(
     own: Iterable[Stored],
-    others: Mapping[str, Iterable[Fingerprint]],
+    others: Mapping[str, Iterable[Known]],
     unread: Collection[str] = (),
 ) -> dict[str, Any]:
     """The table, as `hook` reads it. Hosts of which something is `unread` stop nothing."""
     guests: dict[str, dict[str, Any]] = {}
     for one in own:
         kind = one.kind
-        guests.setdefault(f"{kind.machine} {kind.cpu} {kind.accelerator}", {})[kind.emulator] = {
+        guests.setdefault(kind.guest, {})[kind.emulator] = {
             "kernel": one.kernel,
             "emulator": list(one.emulator_identity),
             **_list_of(one.fingerprint),
             "hosts": {
-                name: answers(end_of(theirs, name), one.fingerprint)
-                for name, fingerprints in others.items()
-                for theirs in fingerprints
-                if _same_kind(theirs, one)
+                name: answers(end_of(theirs.fingerprint, name), one.fingerprint)
+                for name, known in others.items()
+                for theirs in known
+                if theirs.kind.guest == kind.guest
             }
             | {name: {"stock": None, "ferried": None} for name in unread},
         }
@@ -63,25 +69,10 @@ def make_table(
 def judge_image(path: str, domain: DomainFacts, moves: str, state: str) -> str | None:
     """Why a save image cannot be restored here, None when it can."""
     for one in stored(Path(state)):
-        kind = one.kind
-        if (kind.machine, kind.cpu, kind.accelerator, kind.emulator) == (
-            domain.machine,
-            domain.cpu,
-            domain.accelerator,
-            domain.emulator,
-        ):
+        if (one.kind.guest, one.kind.emulator) == (domain.kind, domain.emulator):
             reason = answers(open_subject(path).end, one.fingerprint)[moves]
             return None if reason is None else f"{domain.name} cannot be restored here: {reason}"
     return None
-
-
-def _same_kind(theirs: Fingerprint, ours: Stored) -> bool:
-    about = theirs.provenance
-    return (about.machine, about.cpu, theirs.accelerator.value) == (
-        ours.kind.machine,
-        ours.kind.cpu,
-        ours.kind.accelerator,
-    )
 
 
 def _list_of(fingerprint: Fingerprint) -> dict[str, Any]:

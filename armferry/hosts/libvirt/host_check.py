@@ -110,7 +110,7 @@ def _cores(root: Path) -> Iterator[HostFinding]:
 
 
 def _qemus() -> Iterator[HostFinding]:
-    # brings a QMP client along, which a plain host may not have
+    # what starts a QEMU is imported when one is asked
     from armferry.hosts.fingerprints.probe import find_qemu, qemu_version
 
     programs = dict.fromkeys(Path(kind.emulator) for kind in kinds_of_domains().kinds)
@@ -185,7 +185,7 @@ def _fingerprints(state: Path) -> Iterator[HostFinding]:
     grade = Grade.WARNING if stale or missing or not own else Grade.GOOD
     hint = "" if grade is Grade.GOOD else "armferry host fingerprint"
     yield HostFinding("fingerprints", grade, words, hint)
-    names = ", ".join(other_hosts(state).fingerprints)
+    names = ", ".join(other_hosts(state).guests)
     yield (
         HostFinding("fingerprints", Grade.GOOD, f"of other hosts: {names}")
         if names

@@ -11,7 +11,7 @@ Knows the layout and when a fingerprint is stale; refuses to know how one is mad
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ __all__ = [
     "DOMAIN_FOLDERS",
     "DomainKinds",
     "GuestKind",
+    "Known",
     "OtherHosts",
     "StateFault",
     "Stored",
@@ -52,7 +53,8 @@ class StateFault(EnvironmentFault):
 class GuestKind:
     """What decides which registers a guest has on a host.
 
-    `cpu` is the text after -cpu, `accelerator` is `tcg` or `kvm`, `emulator` the QEMU's path.
+    `machine` is the text after -machine (virt-10.0,gic-version=3), `cpu` that after -cpu,
+    `accelerator` is `tcg` or `kvm`, `emulator` the QEMU's path.
     """
 
     machine: str
@@ -61,7 +63,12 @@ class GuestKind:
     emulator: str
 
     def __str__(self) -> str:
-        return f"{self.machine}, {self.cpu}, {self.accelerator}, {self.emulator}"
+        return f"{self.machine} {self.cpu} {self.accelerator}, {self.emulator}"
+
+    @property
+    def guest(self) -> str:
+        """What must be equal on both hosts for a move, as `DomainFacts.kind` has it."""
+        return f"{self.machine} {self.cpu} {self.accelerator}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +97,18 @@ class DomainKinds:
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """A kind of guest of another host, and that host's fingerprint for it."""
+
+    kind: GuestKind
+    fingerprint: Fingerprint
+
+
+@dataclass(frozen=True, slots=True)
 class OtherHosts:
     """The fingerprints of other hosts by name, and why a file of theirs could not be read."""
 
-    fingerprints: Mapping[str, tuple[Fingerprint, ...]]
+    guests: Mapping[str, tuple[Known, ...]]
     unreadable: Mapping[Path, str]
 
 
@@ -120,33 +135,30 @@ def kinds_of_domains(folders: Iterable[Path] = DOMAIN_FOLDERS) -> DomainKinds:
     return DomainKinds(tuple(found), unreadable)
 
 
-def kinds_of_hosts(
-    hosts: Mapping[str, Iterable[Fingerprint]], emulator: str
-) -> tuple[GuestKind, ...]:
+def kinds_of_hosts(hosts: Mapping[str, Iterable[Known]], emulator: str) -> tuple[GuestKind, ...]:
     """The kinds of guests that other hosts have and could send here, for the QEMU `emulator`."""
-    found: dict[GuestKind, None] = {}
-    for fingerprints in hosts.values():
-        for one in fingerprints:
-            about = one.provenance
-            if about.machine and about.cpu:
-                kind = GuestKind(about.machine, about.cpu, one.accelerator.value, emulator)
-                found[kind] = None
-    return tuple(found)
+    kinds = (one.kind for known in hosts.values() for one in known)
+    return tuple(dict.fromkeys(replace(kind, emulator=emulator) for kind in kinds))
 
 
 def stored(state: Path) -> tuple[Stored, ...]:
     """This host's fingerprints. Raises StateFault or FingerprintError."""
     folder = state / "host"
+    return tuple(Stored(*row, _load(folder / row[1])) for row in _rows(folder))
+
+
+def _rows(folder: Path) -> list[tuple[GuestKind, str, str, tuple[int, int]]]:
+    """The kind, file, kernel and QEMU of each fingerprint in `folder`. Raises StateFault."""
     try:
         index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return ()
+        return []
     except (OSError, ValueError) as error:
         raise StateFault(f"{folder / _INDEX}: cannot be read: {error}") from error
     try:
         if index["format"] != _FORMAT or index["version"] != _VERSION:
             raise ValueError(f"format {index['format']!r} version {index['version']!r}")
-        rows = [
+        return [
             (
                 GuestKind(**row["kind"]),
                 str(row["file"]),
@@ -160,7 +172,6 @@ def stored(state: Path) -> tuple[Stored, ...]:
             f"{folder / _INDEX}: not an index of this armferry: {error!r}; remove {folder} and run "
             "armferry host fingerprint"
         ) from None
-    return tuple(Stored(*row, _load(folder / row[1])) for row in rows)
 
 
 def store(
@@ -189,18 +200,33 @@ def remove_stored(state: Path, gone: Stored, *, before: Iterable[Stored]) -> tup
 
 def other_hosts(state: Path) -> OtherHosts:
     """What is known of other hosts."""
-    found: dict[str, tuple[Fingerprint, ...]] = {}
+    found: dict[str, tuple[Known, ...]] = {}
     unreadable: dict[Path, str] = {}
     for folder in sorted((state / "hosts").glob("*")):
-        read: list[Fingerprint] = []
+        read: list[Known] = []
+        try:
+            kinds = {row[1]: row[0] for row in _rows(folder)}
+        except ArmferryError as error:
+            unreadable[folder / _INDEX] = str(error).removeprefix(f"{folder / _INDEX}: ")
+            kinds = {}
         for path in sorted(folder.glob("*.json")):
             if path.name != _INDEX:
                 try:
-                    read.append(_load(path))
+                    fingerprint = _load(path)
                 except ArmferryError as error:
                     unreadable[path] = str(error).removeprefix(f"{path}: ")
+                    continue
+                kind = kinds.get(path.name) or _kind_of(fingerprint)
+                if kind.machine and kind.cpu:
+                    read.append(Known(kind, fingerprint))
         found[folder.name] = tuple(read)
     return OtherHosts(found, unreadable)
+
+
+def _kind_of(fingerprint: Fingerprint) -> GuestKind:
+    """What a fingerprint of which no index tells was made for."""
+    about = fingerprint.provenance
+    return GuestKind(about.machine, about.cpu, fingerprint.accelerator.value, "")
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
@@ -238,7 +264,7 @@ def _write_index(state: Path, rows: Iterable[Stored]) -> None:
 def _file_name(kind: GuestKind, taken: set[str]) -> str:
     plain = "".join(
         letter if letter.isalnum() or letter in ".-" else "_"
-        for letter in f"{kind.machine}-{kind.cpu}-{kind.accelerator}"
+        for letter in f"{kind.machine.partition(',')[0]}-{kind.cpu}-{kind.accelerator}"
     )
     name, number = f"{plain}.json", 2
     while name in taken or name == _INDEX:
