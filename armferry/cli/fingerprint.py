@@ -1,7 +1,7 @@
 """`armferry fingerprint`: what a host would accept, as a document.
 
 Each kind imports what it needs when it runs: a host that only asks its kernel has to load neither
-the stream nor the decision, nor a QMP client that it may not have.
+the stream nor the decision.
 """
 
 import argparse

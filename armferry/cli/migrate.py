@@ -18,11 +18,13 @@ from armferry.ends import End
 from armferry.errors import ArmferryError
 from armferry.gateway import Address, AddressError, Dialer, Judge, Listener, parse_address
 from armferry.gateway.address import TcpAddress, UnixAddress
-from armferry.gateway.migrate import Migration, MigrationProgress, Options, spec_of
+from armferry.gateway.migrate import Migration, MigrationProgress, Options
 from armferry.hosts.fingerprints.as_end import end_of
-from armferry.hosts.fingerprints.probe import fingerprint_of_qemu
+from armferry.hosts.fingerprints.probe import ProbeError
+from armferry.hosts.fingerprints.probe_like import fingerprint_like
 from armferry.hosts.fingerprints.subject import open_subject
-from armferry.hosts.qmp.client import Monitor
+from armferry.hosts.qmp.client import CommandRefused, Monitor
+from armferry.hosts.qmp.running import running_machine
 from armferry.policy import Policy
 from armferry.printable import printable
 from armferry.registers import Accelerator
@@ -191,14 +193,23 @@ def _known_source(arguments: argparse.Namespace, monitor: Monitor) -> End | None
     if arguments.source_fingerprint is not None:
         return open_subject(arguments.source_fingerprint).end
     if arguments.source_qemu is not None:
-        return end_of(fingerprint_of_qemu(qemu_program(arguments.source_qemu), spec_of(monitor)))
+        return _probed(arguments.source_qemu, monitor, "--source-qemu")
     return None
 
 
 def _destination(arguments: argparse.Namespace, monitor: Monitor) -> End:
     if arguments.to is not None:
         return open_subject(arguments.to).end
-    return end_of(fingerprint_of_qemu(qemu_program(arguments.qemu), spec_of(monitor)))
+    return _probed(arguments.qemu, monitor, "--qemu")
+
+
+def _probed(name: str | None, monitor: Monitor, option: str) -> End:
+    """The end of the QEMU at `monitor`, from one that is started like it."""
+    program = qemu_program(name)
+    try:
+        return end_of(fingerprint_like(program, running_machine(monitor.execute, CommandRefused)))
+    except ProbeError as error:
+        raise ProbeError(f"{option}: {error} (running at {monitor.address})") from error
 
 
 def _policy_for(arguments: argparse.Namespace) -> Any:

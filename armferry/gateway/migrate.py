@@ -29,9 +29,8 @@ from armferry.gateway import (
 )
 from armferry.gateway.settings import Settings
 from armferry.hosts.qmp.client import CommandRefused, Monitor, MonitorFault
-from armferry.hosts.qmp.process import MachineSpec
 
-__all__ = ["Migration", "MigrationFault", "MigrationProgress", "Options", "spec_of"]
+__all__ = ["Migration", "MigrationFault", "MigrationProgress", "Options"]
 
 _POLL = 0.1
 _VERIFY_LIMIT = 20.0
@@ -78,23 +77,6 @@ class MigrationProgress:
     rate: float
     dirty_rate: int
     expected_downtime: int
-
-
-def spec_of(monitor: Monitor) -> MachineSpec:
-    """The machine, CPU, accelerator and vCPUs of a running QEMU, to probe another like it."""
-
-    def of(path: str, name: str) -> str:
-        return str(monitor.execute("qom-get", {"path": path, "property": name}))
-
-    cpus = monitor.execute("query-cpus-fast")
-    accelerated = monitor.execute("query-kvm")["enabled"]
-    machine = of("/machine", "type").removesuffix("-machine")
-    return MachineSpec(
-        machine=f"{machine},gic-version={of('/machine', 'gic-version')}",
-        cpu=of(cpus[0]["qom-path"], "type").removesuffix("-arm-cpu"),
-        accel="kvm" if accelerated else "tcg",
-        smp=len(cpus),
-    )
 
 
 class _Carrying:

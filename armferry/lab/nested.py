@@ -2,7 +2,7 @@
 
 This file runs at both ends. Outside, `save` and `load` ask a booted `LabHost`; inside, the module
 is a program (`python3 -m armferry.lab.nested REQUEST`) that starts one QEMU, speaks QMP with it
-over its standard input and output, and prints the outcome as JSON. A machine that is given the test
+and prints the outcome as JSON. A machine that is given the test
 guest may run before it is saved and after it is loaded, counted in the guest's own ticks. Standard
 library only, and little of it, since every import costs time under emulation.
 
@@ -11,12 +11,21 @@ QMP: docs/interop/qmp-spec.rst and qapi/migration.json of QEMU.
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
+
+from armferry.hosts.qmp.client import (
+    UNLIMITED,
+    CommandRefused,
+    MonitorFault,
+    MonitorSilent,
+    QmpClient,
+)
 
 if TYPE_CHECKING:
     from armferry.boundary import Preload
@@ -41,8 +50,7 @@ SERIAL = "/tmp/serial"
 _TICK_LIMIT = 60.0
 _POLL = 0.02
 _ENDED = ("completed", "failed", "cancelled")
-# Bytes per second; the default would make a 64 MB guest take a second.
-_UNLIMITED = 8 << 30
+_TIME_LIMIT = 110.0  # seconds, less than the whole program has
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +67,7 @@ class NestedQemu:
         return [
             *("qemu-system-aarch64", "-nodefaults", "-no-user-config", "-display", "none", "-S"),
             *("-machine", f"{self.machine},accel=kvm,gic-version=3"),
-            *("-cpu", f"host{self.cpu_options}", "-m", str(self.memory), "-qmp", "stdio"),
+            *("-cpu", f"host{self.cpu_options}", "-m", str(self.memory)),
             *self.extra,
         ]
 
@@ -130,37 +138,41 @@ def inside(request: Mapping[str, Any], preload: "Preload | None" = None) -> Outc
     """Does one request, in the host; with the KVM boundary's library where there is one."""
     incoming, outgoing, ticks = request["incoming"], request["outgoing"], request["ticks"]
     arguments = [*request["arguments"], *(("-incoming", "defer") if incoming else ())]
+    ours, theirs = socket.socketpair()
+    arguments += ["-chardev", f"socket,id=lab,fd={theirs.fileno()}", "-qmp", "chardev:lab"]
     with open("/tmp/stderr", "w+b") as stderr:
-        process = subprocess.Popen(
-            arguments,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            env=None if preload is None else preload.environment(os.environ),
-            pass_fds=() if preload is None else (preload.table, preload.writing),
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
+        fds = () if preload is None else (preload.table, preload.writing)
+        with theirs:
+            process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                env=None if preload is None else preload.environment(os.environ),
+                pass_fds=(theirs.fileno(), *fds),
+            )
         status, reason = "exited", ""
         try:
-            qmp = _Qmp(process.stdin, process.stdout)
+            qmp = QmpClient(ours, "QEMU", limit=_TIME_LIMIT)
             if incoming:
-                qmp.execute("migrate-incoming", uri=f"exec:cat {STREAM}")
-                status, reason = qmp.migrated()
+                qmp.execute("migrate-incoming", {"uri": f"exec:cat {STREAM}"})
+                status, reason = _migrated(qmp)
             if ticks and (status == "completed" or not incoming):
                 qmp.execute("cont")
                 _await_ticks(ticks)
             if outgoing and (status == "completed" or not incoming):
-                qmp.execute("migrate-set-parameters", **{"max-bandwidth": _UNLIMITED})
-                qmp.execute("migrate", uri=f"exec:cat > {STREAM}")
-                status, reason = qmp.migrated()
+                qmp.execute("migrate-set-parameters", {"max-bandwidth": UNLIMITED})
+                qmp.execute("migrate", {"uri": f"exec:cat > {STREAM}"})
+                status, reason = _migrated(qmp)
             qmp.execute("quit")
-        except (BrokenPipeError, EOFError):
-            # QEMU has ended by itself; its standard error says why.
-            pass
-        except _QmpRefused as refused:
-            status, reason = "failed", str(refused)
+        except CommandRefused as refused:
+            status, reason = "failed", refused.reason
             process.kill()
+        except MonitorSilent:
+            process.kill()
+            raise
+        except MonitorFault:
+            pass  # QEMU has ended by itself; its standard error says why
         exit_code = process.wait()
         stderr.seek(0)
         words = stderr.read().decode("utf-8", "replace")
@@ -180,39 +192,11 @@ def _ticks() -> int:
         return log.read().count(b"\ntick ")
 
 
-class _QmpRefused(Exception):
-    """QEMU answered a command with an error."""
-
-
-class _Qmp:
-    def __init__(self, commands: IO[bytes], answers: IO[bytes]) -> None:
-        self._commands = commands
-        self._answers = answers
-        self._receive()
-        self.execute("qmp_capabilities")
-
-    def execute(self, command: str, **arguments: object) -> dict[str, Any]:
-        message = {"execute": command, "arguments": arguments}
-        self._commands.write(json.dumps(message).encode() + b"\n")
-        self._commands.flush()
-        while "return" not in (answer := self._receive()):
-            if "error" in answer:
-                raise _QmpRefused(answer["error"]["desc"])
-        result: dict[str, Any] = answer["return"]
-        return result
-
-    def migrated(self) -> tuple[str, str]:
-        """QEMU's word for how the migration ended, and what it says of it."""
-        while (state := self.execute("query-migrate")).get("status") not in _ENDED:
-            time.sleep(_POLL)
-        return state["status"], state.get("error-desc", "")
-
-    def _receive(self) -> dict[str, Any]:
-        line = self._answers.readline()
-        if not line:
-            raise EOFError
-        message: dict[str, Any] = json.loads(line)
-        return message
+def _migrated(qmp: QmpClient) -> tuple[str, str]:
+    """QEMU's word for how the migration ended, and what it says of it."""
+    while (state := qmp.execute("query-migrate")).get("status") not in _ENDED:
+        time.sleep(_POLL)
+    return state["status"], state.get("error-desc", "")
 
 
 if __name__ == "__main__":

@@ -314,7 +314,7 @@ def test_interrupted_ferry_leaves_nothing(
 
 
 def test_lean_imports(here: Path, there: Path) -> None:
-    """A plain host has no rich and no qemu.qmp; neither is even looked for without a terminal."""
+    """A plain host has no rich; it is not even looked for without a terminal."""
     program = (
         "import io, sys, contextlib\n"
         "from armferry.cli.main import main\n"

@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-import qemu
 
 import armferry
 from armferry.lab.libvirt_host import LibvirtHost
@@ -42,7 +41,7 @@ def libvirt_host(
                         folder=tmp_path_factory.mktemp(f"host-{suite}-"),
                         shared=libvirt_shared,
                         port=_PORTS[suite] + worker_number * _WORKER_PORTS,
-                        packages=[Path(armferry.__file__).parent, Path(qemu.__path__[0])],
+                        packages=[Path(armferry.__file__).parent],
                     )
                 )
             return hosts[suite]

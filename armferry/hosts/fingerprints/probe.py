@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,25 +19,27 @@ from armferry.hosts.fingerprints.from_stream import fingerprint_of_stream
 from armferry.hosts.fingerprints.kvm import ask
 from armferry.hosts.program import ProgramFault, answer_of
 from armferry.hosts.qmp.process import MachineSpec, QemuProcess
+from armferry.hosts.qmp.running import QemuVersion, running_version
 from armferry.registers import Accelerator
-from armferry.stream import read_saved
+from armferry.stream import SavedState, read_saved
 
-__all__ = ["ProbeError", "QemuVersion", "find_qemu", "fingerprint_of_qemu", "qemu_version"]
+__all__ = [
+    "ProbeError",
+    "Vcpus",
+    "find_qemu",
+    "fingerprint_of_qemu",
+    "probe_vcpus",
+    "qemu_version",
+    "vcpus_of",
+]
 
 _VERSION_LIMIT = 20.0
+_HEADER = 8  # bytes of the magic and the version
 _PROGRAM = "qemu-system-aarch64"
 
 
 class ProbeError(EnvironmentFault):
     """A QEMU that is not there or does not answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class QemuVersion:
-    """What a QEMU says of itself: `version` such as 10.0.13, `package` as its packager put it."""
-
-    version: str
-    package: str
 
 
 def find_qemu(program: str | None) -> Path:
@@ -64,36 +67,82 @@ def qemu_version(program: Path) -> QemuVersion:
     return QemuVersion(version, package.strip(" ()"))
 
 
+@dataclass(frozen=True, slots=True)
+class Vcpus:
+    """The vCPUs of a machine after reset, as the QEMU on this host makes them.
+
+    `head` is their stream up to the end of its configuration. `about` is what QEMU says of itself.
+    """
+
+    head: bytes
+    saved: SavedState
+    about: QemuVersion
+
+    def fingerprint(self, cpu: str, accelerator: Accelerator) -> Fingerprint:
+        """The same as what this host would accept, for the text `cpu` after -cpu.
+
+        Under KVM the kernel of this host is asked as well. Raises KvmFault.
+        """
+        kvm = accelerator is Accelerator.KVM
+        return replace(
+            fingerprint_of_stream(self.saved),
+            provenance=Provenance(
+                how="probe",
+                machine=self.saved.machine,
+                cpu=cpu,
+                accelerator=accelerator,
+                qemu=self.about.version,
+                package=self.about.package,
+                kernel=os.uname().release if kvm else "",
+                hardware=platform.machine(),
+            ),
+            at_reset=True,
+            # what its QEMU cannot tell, the kernel does: which bits of which constants may be set
+            writable=ask().writable if kvm else None,
+        )
+
+
+def probe_vcpus(
+    program: Path, spec: MachineSpec | Sequence[str], *, time_limit: float = 60.0
+) -> Vcpus:
+    """The vCPUs of the machine that `spec`, or QEMU's own words, describe.
+
+    Raises QemuProcessError (with QEMU's own words) or StreamError.
+    """
+    with QemuProcess(program, spec, paused=True, time_limit=time_limit) as machine:
+        return vcpus_of(machine)
+
+
+def vcpus_of(machine: QemuProcess) -> Vcpus:
+    """The vCPUs of a machine that was started paused. Raises QemuProcessError or StreamError."""
+    about = running_version(machine.execute)
+    with tempfile.TemporaryDirectory(prefix="armferry-probe-") as folder:
+        path = Path(folder) / "state"
+        machine.save(path)
+        machine.quit()
+        with FileWindow(path) as window:
+            saved = read_saved(window)
+            head = window.read(0, _head_length(saved))
+    return Vcpus(head, saved, about)
+
+
 def fingerprint_of_qemu(
     program: Path, spec: MachineSpec, *, time_limit: float = 60.0
 ) -> Fingerprint:
     """What `program` would accept for the machine, CPU, accelerator and vCPUs of `spec`.
 
-    Under KVM the kernel of this host is asked as well. Raises ProbeError, QemuProcessError (with
-    QEMU's own words), KvmFault or StreamError.
+    Raises QemuProcessError (with QEMU's own words), KvmFault or StreamError.
     """
-    about = qemu_version(program)
-    with tempfile.TemporaryDirectory(prefix="armferry-probe-") as folder:
-        path = Path(folder) / "state"
-        with QemuProcess(program, spec, paused=True, time_limit=time_limit) as machine:
-            machine.save(path)
-            machine.quit()
-        with FileWindow(path) as window:
-            saved = read_saved(window)
-    accelerator = Accelerator(spec.accel)
-    return replace(
-        fingerprint_of_stream(saved),
-        provenance=Provenance(
-            how="probe",
-            machine=saved.machine or spec.machine,
-            cpu=spec.cpu,
-            accelerator=accelerator,
-            qemu=about.version,
-            package=about.package,
-            kernel=os.uname().release if accelerator is Accelerator.KVM else "",
-            hardware=platform.machine(),
-        ),
-        at_reset=True,
-        # what its QEMU cannot tell, the kernel does: which bits of which constants may be set
-        writable=ask().writable if accelerator is Accelerator.KVM else None,
+    vcpus = probe_vcpus(program, spec, time_limit=time_limit)
+    return vcpus.fingerprint(spec.cpu, Accelerator(spec.accel))
+
+
+def _head_length(saved: SavedState) -> int:
+    """Bytes before guest memory: the header and the configuration."""
+    configuration = saved.configuration
+    if configuration is None:
+        return _HEADER
+    length = configuration.offset + 5 + len(configuration.machine)
+    return length + sum(
+        6 + len(part.name) + len(part.payload) for part in configuration.subsections
     )

@@ -1,59 +1,68 @@
-"""The QMP monitor of a QEMU that somebody else started.
+"""One end of a QMP conversation: a command, and QEMU's answer to it.
 
-Synchronous outside; inside, a thread of its own runs qemu.qmp's asyncio client, so that events
-are taken in at all times. Knows how to ask, not what.
+The standard library only, for hosts with a plain Python. Knows how to ask (docs/interop/qmp-spec),
+not what. Events are passed over.
 """
 
-import asyncio
 import contextlib
 import re
+import socket
 import threading
-from collections.abc import Coroutine, Mapping
+import time
+from collections import deque
+from collections.abc import Mapping
+from json import dumps
 from types import TracebackType
-from typing import Any, Self, TypeVar
-
-from qemu.qmp import QMPClient, QMPError
-from qemu.qmp.qmp_client import ExecuteError
+from typing import Any, Self
 
 from armferry.errors import ArmferryError, EnvironmentFault
+from armferry.hosts.qmp.messages import Splitter, read_message
 
-__all__ = ["CommandRefused", "Monitor", "MonitorFault"]
+__all__ = ["UNLIMITED", "CommandRefused", "Monitor", "MonitorFault", "MonitorSilent", "QmpClient"]
 
-_T = TypeVar("_T")
+UNLIMITED = 8 << 30
+"""Bytes per second for a migration; QEMU's own limit would make a 64 MB guest take a second."""
 _PORT = re.compile(r"[0-9]{1,5}")
+_CHUNK = 64 << 10
 
 
 class MonitorFault(EnvironmentFault):
-    """A monitor that cannot be reached, or that does not answer."""
+    """A monitor that cannot be reached, or that has gone."""
+
+
+class MonitorSilent(MonitorFault):
+    """A monitor that does not answer in time."""
 
 
 class CommandRefused(MonitorFault):
-    """QEMU answered a command with an error."""
+    """QEMU answered a command with an error; `reason` is what it said."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
-class Monitor:
-    """A connection to the monitor at `unix:PATH` or `tcp:HOST:PORT`; a context manager.
+class QmpClient:
+    """A client on a connected socket, which becomes its own; a context manager.
 
-    `limit`, in seconds, bounds each command. Raises MonitorFault or ArmferryError.
+    `name` is whose monitor it is, for messages; `limit`, in seconds, bounds each command. Used by
+    several threads, one command follows the other. Raises MonitorFault.
     """
 
-    def __init__(self, address: str, *, limit: float = 20.0) -> None:
-        self.address = address
+    def __init__(self, connection: socket.socket, name: str, *, limit: float = 20.0) -> None:
+        self.name = name
+        self._connection = connection
         self._limit = limit
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._client = QMPClient("armferry")
-        # the caller is told of every failure; the client's own log would only repeat it
-        self._client.logger.setLevel("CRITICAL")
-        where = _where(address)
-        self._thread.start()
+        self._splitter = Splitter()
+        self._messages: deque[Mapping[str, Any]] = deque()
+        self._count = 0
+        self._lock = threading.Lock()
         try:
-            self._run(self._client.connect(where), "connecting")
-        except (QMPError, OSError) as error:
-            self._end()
-            raise MonitorFault(f"{address}: no QMP monitor answers: {error}") from error
-        except MonitorFault:
-            self._end()
+            if "QMP" not in self._next(time.monotonic() + limit, "connecting"):
+                raise MonitorFault(f"{name}: no QMP monitor answers: it speaks something else")
+            self.execute("qmp_capabilities")
+        except BaseException:
+            self.close()
             raise
 
     def __enter__(self) -> Self:
@@ -68,44 +77,90 @@ class Monitor:
         self.close()
 
     def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
-        """What the command returns. Raises CommandRefused or MonitorFault."""
-        try:
-            work = self._client.execute(command, dict(arguments) if arguments else None)
-            return self._run(work, command)
-        except ExecuteError as error:
-            raise CommandRefused(f"{self.address}: {command} was refused: {error}") from error
-        except QMPError as error:
-            raise MonitorFault(f"{self.address}: QEMU went away during {command}") from error
+        """What the command returns. Raises CommandRefused, MonitorSilent or MonitorFault."""
+        with self._lock:
+            deadline = time.monotonic() + self._limit
+            self._count += 1
+            request = {"execute": command, "id": self._count}
+            if arguments:
+                request["arguments"] = dict(arguments)
+            try:
+                self._connection.settimeout(self._limit)
+                self._connection.sendall(dumps(request).encode() + b"\n")
+            except TimeoutError:
+                raise self._silent(command) from None
+            except OSError as error:
+                raise MonitorFault(f"{self.name}: QEMU went away during {command}") from error
+            while True:
+                message = self._next(deadline, command)
+                # anything else is an event, or the late answer to a command that was given up
+                if message.get("id") == self._count:
+                    break
+        if "error" in message:
+            reason = str(message["error"].get("desc"))
+            raise CommandRefused(f"{self.name}: {command} was refused: {reason}", reason)
+        return message.get("return")
 
     def close(self) -> None:
         """Lets go of the monitor; the QEMU runs on."""
-        # a QEMU that went away meanwhile makes this fail with whatever ended the connection
-        with contextlib.suppress(Exception):
-            self._run(self._client.disconnect(), "disconnecting")
-        self._end()
+        self._connection.close()
 
-    def _run(self, work: Coroutine[Any, Any, _T], what: str) -> _T:
-        async def limited() -> _T:
-            return await asyncio.wait_for(work, self._limit)
+    def _next(self, deadline: float, what: str) -> Mapping[str, Any]:
+        while not self._messages:
+            try:
+                self._connection.settimeout(max(deadline - time.monotonic(), 0.001))
+                data = self._connection.recv(_CHUNK)
+            except TimeoutError:
+                raise self._silent(what) from None
+            except OSError as error:
+                raise MonitorFault(f"{self.name}: QEMU went away during {what}") from error
+            if not data:
+                raise MonitorFault(f"{self.name}: QEMU went away during {what}")
+            for piece in self._splitter.feed(data):
+                message = read_message(piece.data) if piece.whole else None
+                if message is not None and "event" not in message:
+                    self._messages.append(message)
+            if not self._messages and time.monotonic() > deadline:
+                raise self._silent(what)
+        return self._messages.popleft()
 
-        try:
-            return asyncio.run_coroutine_threadsafe(limited(), self._loop).result()
-        except TimeoutError:
-            raise MonitorFault(
-                f"{self.address}: no answer to {what} in {self._limit:g} s"
-            ) from None
-
-    def _end(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+    def _silent(self, what: str) -> MonitorSilent:
+        return MonitorSilent(f"{self.name}: no answer to {what} in {self._limit:g} s")
 
 
-def _where(address: str) -> str | tuple[str, int]:
+class Monitor(QmpClient):
+    """The monitor at `unix:PATH` or `tcp:HOST:PORT`, of a QEMU that somebody else started.
+
+    Raises MonitorFault, or ArmferryError for what is no address.
+    """
+
+    def __init__(self, address: str, *, limit: float = 20.0) -> None:
+        super().__init__(_connected(address, limit), address, limit=limit)
+
+    @property
+    def address(self) -> str:
+        """Where it is."""
+        return self.name
+
+
+def _connected(address: str, limit: float) -> socket.socket:
     kind, _, rest = address.partition(":")
     host, _, port = rest.rpartition(":")
-    if kind == "unix" and rest:
-        return rest
-    if kind == "tcp" and _PORT.fullmatch(port) and int(port) <= 65_535:
-        return host.strip("[]"), int(port)
-    raise ArmferryError(f"{address!r} is no QMP address; accepted: unix:PATH, tcp:HOST:PORT")
+    with contextlib.ExitStack() as stack:
+        try:
+            if kind == "unix" and rest:
+                connection = stack.enter_context(socket.socket(socket.AF_UNIX))
+                connection.settimeout(limit)
+                connection.connect(rest)
+            elif kind == "tcp" and _PORT.fullmatch(port) and int(port) <= 65_535:
+                where = (host.strip("[]"), int(port))
+                connection = stack.enter_context(socket.create_connection(where, limit))
+            else:
+                raise ArmferryError(
+                    f"{address!r} is no QMP address; accepted: unix:PATH, tcp:HOST:PORT"
+                )
+        except OSError as error:
+            reason = error.strerror or error
+            raise MonitorFault(f"{address}: no QMP monitor answers: {reason}") from error
+        stack.pop_all()
+        return connection

@@ -1,14 +1,13 @@
 """One QEMU process under control: started, saved, loaded, stopped and always reaped.
 
-For probes, tests and the lab. A QemuProcess is synchronous outside; inside, a thread of its own
-runs qemu.qmp's asyncio client, so events are taken in at all times. QMP travels over a socket
-pair that QEMU inherits: there is no path to clean up and a QEMU that dies is noticed at once.
+For probes, tests and the lab. QMP travels over a socket pair that QEMU inherits: there is no path
+to clean up and a QEMU that dies is noticed at once. The standard library only, for hosts with a
+plain Python.
 
 It knows QEMU's command line and QMP from 5.2 on (docs/interop/qmp-spec, qapi/migration.json) and
 nothing of what is in a stream.
 """
 
-import asyncio
 import contextlib
 import os
 import shlex
@@ -16,25 +15,36 @@ import signal
 import socket
 import subprocess
 import tempfile
-import threading
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
-
-from qemu.qmp import QMPClient, QMPError
-from qemu.qmp.qmp_client import ExecuteError
+from typing import Any, Protocol, Self
 
 from armferry.errors import EnvironmentFault
+from armferry.hosts.qmp.client import (
+    UNLIMITED,
+    CommandRefused,
+    MonitorFault,
+    MonitorSilent,
+    QmpClient,
+)
 
-__all__ = ["Launchable", "LoadResult", "MachineSpec", "QemuProcess", "QemuProcessError"]
+__all__ = [
+    "BARE",
+    "Launchable",
+    "LoadResult",
+    "MachineSpec",
+    "QemuProcess",
+    "QemuProcessError",
+    "RefusedByQemu",
+]
 
-_T = TypeVar("_T")
+BARE = ("-nodefaults", "-no-user-config", "-display", "none")
+"""Words for a QEMU without devices, configuration or window."""
 _POLL = 0.01
 _QUIT_LIMIT = 5.0
-_UNLIMITED = 8 << 30  # bytes per second; the default would make a 64 MB guest take a second
 
 
 class Launchable(Protocol):
@@ -48,14 +58,22 @@ class Launchable(Protocol):
 class QemuProcessError(EnvironmentFault):
     """A QEMU did not do what it was asked.
 
-    The message ends with what QEMU wrote to its standard error, also kept in `stderr`.
+    The message ends with what QEMU wrote to its standard error, also kept in `stderr`; None for a
+    program that never ran.
     """
 
-    def __init__(self, message: str, stderr: str) -> None:
-        self.stderr = stderr
+    def __init__(self, message: str, stderr: str | None) -> None:
+        self.stderr = stderr or ""
+        if stderr is None:
+            super().__init__(message)
+            return
         quoted = "".join(f"\n    {line}" for line in stderr.splitlines())
         said = f"; QEMU said:{quoted}" if quoted else "; QEMU wrote nothing to its standard error"
         super().__init__(message + said)
+
+
+class RefusedByQemu(QemuProcessError):
+    """QEMU answered a command with an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +93,7 @@ class MachineSpec:
 
     def arguments(self) -> list[str]:
         """QEMU's words for this machine, without devices, display or monitor."""
-        words = ["-nodefaults", "-no-user-config", "-display", "none"]
-        words += ["-machine", self.machine, "-accel", self.accel, "-cpu", self.cpu]
+        words = [*BARE, "-machine", self.machine, "-accel", self.accel, "-cpu", self.cpu]
         words += ["-smp", str(self.smp), "-m", str(self.memory)]
         if self.kernel is not None:
             words += ["-kernel", str(self.kernel)]
@@ -98,22 +115,27 @@ class QemuProcess:
     `qemu` is an installed release or the path of a program. `serial` is a file that the first
     serial port is appended to, so that source and destination of a move can share one.
     `paused` starts the vCPUs stopped (`-S`). With `incoming` the QEMU waits for `load` or
-    `load_uri`. `time_limit`, in seconds, bounds every single step. Raises QemuProcessError
+    `load_uri`. It inherits `environment` (default: this process's) and `descriptors`.
+    `time_limit`, in seconds, bounds every single step. Raises QemuProcessError
     when QEMU does not start.
     """
 
     def __init__(
         self,
         qemu: Launchable | Path | str,
-        spec: MachineSpec | None = None,
+        spec: MachineSpec | Sequence[str] | None = None,
         *,
         paused: bool = False,
         incoming: bool = False,
         serial: Path | None = None,
         time_limit: float = 60.0,
+        environment: Mapping[str, str] | None = None,
+        descriptors: Sequence[int] = (),
     ) -> None:
         program = Path(qemu) if isinstance(qemu, Path | str) else qemu.launcher
-        self.command: tuple[str, ...] = (str(program), *(spec or MachineSpec()).arguments())
+        spec = MachineSpec() if spec is None else spec
+        words = spec.arguments() if isinstance(spec, MachineSpec) else spec
+        self.command: tuple[str, ...] = (str(program), *words)
         if serial is None:
             self.command += ("-serial", "none")
         else:
@@ -125,12 +147,8 @@ class QemuProcess:
             self.command += ("-incoming", "defer")
         self.time_limit = time_limit
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._qmp = QMPClient("armferry")
-        # The caller is told of every failure; the client's own log would only repeat it.
-        self._qmp.logger.setLevel("CRITICAL")
-        self._process = self._spawn()
+        self._closed = False
+        self._process, self._qmp = self._spawn(environment, descriptors)
 
     def __enter__(self) -> Self:
         return self
@@ -160,13 +178,19 @@ class QemuProcess:
         return os.pread(self._stderr.fileno(), size, 0).decode("utf-8", "replace")
 
     def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
-        """The return value of one QMP command. Raises QemuProcessError with QMP's reason."""
+        """The return value of one QMP command.
+
+        Raises RefusedByQemu with QMP's reason, QemuProcessError when there is no answer.
+        """
         try:
-            return self._run(self._qmp.execute(command, dict(arguments) if arguments else None))
-        except ExecuteError as refused:
-            raise self._error(f"QMP command {command} was refused: {refused}") from refused
-        except QMPError as lost:
-            raise self._error(f"QEMU went away during QMP command {command}: {lost}") from lost
+            return self._qmp.execute(command, arguments)
+        except CommandRefused as refused:
+            message = f"QMP command {command} was refused: {refused.reason}"
+            raise RefusedByQemu(message, self.stderr) from refused
+        except MonitorSilent as silent:
+            raise self._error(f"QEMU did not answer in {self.time_limit:g} s") from silent
+        except MonitorFault as lost:
+            raise self._error(f"QEMU went away during QMP command {command}") from lost
 
     def status(self) -> str:
         """The run state: `running`, `paused`, `prelaunch`, `inmigrate`, `postmigrate`, ..."""
@@ -187,7 +211,7 @@ class QemuProcess:
 
     def migrate(self, uri: str) -> None:
         """Sends the machine to `uri` and waits until all has gone. Raises QemuProcessError."""
-        self.execute("migrate-set-parameters", {"max-bandwidth": _UNLIMITED})
+        self.execute("migrate-set-parameters", {"max-bandwidth": UNLIMITED})
         self.execute("migrate", {"uri": uri})
         state = self._wait_migration(f"migrating to {uri}")
         if state["status"] != "completed":
@@ -240,15 +264,15 @@ class QemuProcess:
 
     def close(self) -> None:
         """Kills QEMU when it still runs, reaps it and its children. May be called twice."""
-        if self._loop.is_closed():
+        if self._closed:
             return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self._end_loop()
-        self._stderr.close()
+        self._closed = True
+        self._end(self._process)
+        self._qmp.close()
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
+    def _spawn(
+        self, environment: Mapping[str, str] | None, descriptors: Sequence[int]
+    ) -> tuple[subprocess.Popen[bytes], QmpClient]:
         ours, theirs = socket.socketpair()
         with theirs:
             self.command += (
@@ -261,23 +285,19 @@ class QemuProcess:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=self._stderr,
-                    pass_fds=(theirs.fileno(),),
+                    env=environment,
+                    pass_fds=(theirs.fileno(), *descriptors),
                     start_new_session=True,
                 )
             except OSError as error:
                 ours.close()
-                self._loop.close()
                 self._stderr.close()
-                reason = f"{self.command[0]} cannot be run: {error.strerror}"
                 raise QemuProcessError(
-                    f"{reason}; armferry lab qemu install RELEASE", ""
+                    f"{self.command[0]}: cannot be run: {error.strerror}", None
                 ) from error
-        self._process = process
-        self._thread.start()
-        ours.setblocking(False)
         try:
-            self._run(self._qmp.connect(ours))
-        except (QMPError, QemuProcessError) as error:
+            return process, QmpClient(ours, "QEMU", limit=self.time_limit)
+        except MonitorFault as error:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_QUIT_LIMIT)
             status = process.poll()
@@ -287,20 +307,17 @@ class QemuProcess:
                 else f"did not start (exit status {status})"
             )
             failure = self._error(f"QEMU {how}: {shlex.join(self.command)}")
-            self.close()
+            self._end(process)
             raise failure from error
-        return process
+        except BaseException:
+            self._end(process)
+            raise
 
-    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Runs `work` in the machine's own thread, within the time limit."""
-
-        async def limited() -> _T:
-            return await asyncio.wait_for(work, self.time_limit)
-
-        try:
-            return asyncio.run_coroutine_threadsafe(limited(), self._loop).result()
-        except TimeoutError as late:
-            raise self._error(f"QEMU did not answer in {self.time_limit:g} s") from late
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        self._stderr.close()
 
     def _wait_migration(self, what: str) -> Mapping[str, Any]:
         deadline = time.monotonic() + self.time_limit
@@ -316,17 +333,6 @@ class QemuProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self._process.wait(_QUIT_LIMIT)
         return None
-
-    def _end_loop(self) -> None:
-        async def end() -> None:
-            # QEMU is dead: how the connection ends is of no interest.
-            with contextlib.suppress(Exception):
-                await self._qmp.disconnect()
-
-        asyncio.run_coroutine_threadsafe(end(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
     def _error(self, message: str) -> QemuProcessError:
         return QemuProcessError(message, self.stderr)

@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from armferry.hosts.fingerprints.probe import Vcpus
+from armferry.hosts.qmp.client import MonitorFault, QmpClient
 from armferry.policy import PsciVersion
 from armferry.registers import name, psci_version_text
 from armferry.stream.cpu import CpuEdit, rewrite_cpu
 from armferry.stream.rewrite import rewrite_sections
 from armferry.stream.wire import BE32, SectionType
-from armferry.wrapper.beside.probe import Monitor, Vcpus
 from armferry.wrapper.errors import ArgumentFault, SetUpFault
 
 __all__ = ["Pristine", "pristine_lists", "pristine_stream"]
@@ -88,16 +89,17 @@ class Pristine:
         """Gives QEMU its vCPUs, puts the rest in place and lets it start. Raises SetUpFault."""
         with _connected(self._incoming, alive) as connection:
             connection.sendall(self._stream)
-        with _connected(self._control, alive) as connection:
-            try:
-                self._put_in_place(Monitor(connection))
-            except SetUpFault as error:
-                raise SetUpFault(
-                    f"the guest could not be given its PSCI version ({error}): QEMU's own "
-                    "messages tell why; a kernel that refuses the version says Invalid argument"
-                ) from error
+        connection = _connected(self._control, alive)
+        try:
+            with QmpClient(connection, "QEMU", limit=_LIMIT) as monitor:
+                self._put_in_place(monitor)
+        except (SetUpFault, MonitorFault) as error:
+            raise SetUpFault(
+                f"the guest could not be given its PSCI version ({error}): QEMU's own "
+                "messages tell why; a kernel that refuses the version says Invalid argument"
+            ) from error
 
-    def _put_in_place(self, monitor: Monitor) -> None:
+    def _put_in_place(self, monitor: QmpClient) -> None:
         try:
             _wait_past(monitor, "inmigrate")
             if self._shuts_down:
@@ -106,16 +108,17 @@ class Pristine:
             _wait_past(monitor, "paused")
             if self._shuts_down:
                 monitor.execute("set-action", {"reboot": "shutdown"})
-        except SetUpFault:
-            with contextlib.suppress(SetUpFault):
+        except (SetUpFault, MonitorFault):
+            with contextlib.suppress(MonitorFault):
                 monitor.execute("quit")  # nobody else could end it
             raise
         if not self._paused:
             monitor.execute("cont")
 
 
-def _wait_past(monitor: Monitor, state: str) -> None:
-    """Returns when QEMU's run state is another one. Raises SetUpFault."""
+def _wait_past(monitor: QmpClient, state: str) -> None:
+    """Returns when QEMU's run state is another one. Raises SetUpFault or
+    MonitorFault."""
     deadline = time.monotonic() + _LIMIT
     while monitor.execute("query-status")["status"] == state:
         if time.monotonic() > deadline:

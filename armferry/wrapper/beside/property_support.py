@@ -12,7 +12,7 @@ from pathlib import Path
 
 from armferry.cache import cache_folder
 from armferry.hosts.files.atomic import write_whole
-from armferry.wrapper.beside.probe import MonitorRefusal, PausedQemu
+from armferry.hosts.qmp.process import BARE, QemuProcess, RefusedByQemu
 from armferry.wrapper.commandline.properties import NAMES
 
 __all__ = ["binary_identity", "cached", "known_properties", "remember"]
@@ -24,7 +24,7 @@ def known_properties(program: Path, model: str, accelerator: str) -> frozenset[s
     """Those of the properties that `program`'s CPU `model` has under `accelerator`.
 
     An empty `model` is that of the machine's own choice; `max` then answers for it. Raises
-    SetUpFault when QEMU does not answer.
+    QemuProcessError when QEMU does not answer.
     """
     kind = f"{model or 'max'}-arm-cpu"
     key = f"{binary_identity(program)} {kind} {accelerator}"
@@ -66,9 +66,10 @@ def _path(what: str, key: str) -> Path:
 
 
 def _ask(program: Path, kind: str, accelerator: str) -> set[str]:
-    with PausedQemu(program, ["-machine", "none", "-accel", accelerator]) as qemu:
+    words = ["-machine", "none", "-accel", accelerator, *BARE]
+    with QemuProcess(program, words, paused=True) as qemu:
         try:
-            listed = qemu.monitor.execute("qom-list-properties", {"typename": kind})
-        except MonitorRefusal:
+            listed = qemu.execute("qom-list-properties", {"typename": kind})
+        except RefusedByQemu:
             return set()  # a CPU that this QEMU does not have: it says so itself when started
     return {entry["name"] for entry in listed} & set(NAMES)

@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 
 from armferry.hosts.qmp.options import joined, keyed, number_in, options_of, segments
+from armferry.hosts.qmp.process import BARE
 
 __all__ = ["CommandLine", "is_main_channel", "read_command_line"]
 
@@ -48,7 +49,7 @@ class CommandLine:
 
     def probe_words(self, accelerator: str) -> list[str]:
         """The same machine for a question: without devices, disks and memory to speak of."""
-        words = ["-machine", self.machine_text, "-accel", accelerator]
+        words = [*BARE, "-machine", self.machine_text, "-accel", accelerator]
         words += ["-cpu", self.cpu] if self.cpu else []
         words += ["-smp", str(self.vcpus), "-m", "64"]
         return words + [word for text in self.globals for word in ("-global", text)]

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from armferry.errors import ArmferryError
+from armferry.hosts.qmp.messages import Piece, read_message
 from armferry.stream.mapped import MAPPED_RAM
 from armferry.wrapper.beside.transfers import Transfers
 from armferry.wrapper.commandline.fdsets import fdset_number
@@ -35,7 +36,6 @@ from armferry.wrapper.commandline.uri import (
     parse_channels,
     parse_uri,
 )
-from armferry.wrapper.relay.messages import Piece, read_message
 
 __all__ = ["Action", "CommandRouter"]
 

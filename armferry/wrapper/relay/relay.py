@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from armferry.hosts.files.descriptor import write_all
+from armferry.hosts.qmp.messages import Piece, Splitter, read_message
 from armferry.wrapper.beside.mapped import MappedSave
 from armferry.wrapper.beside.transfers import Transfers
 from armferry.wrapper.relay.command_router import CommandRouter
-from armferry.wrapper.relay.messages import Piece, Splitter, read_message
 
 __all__ = ["Client", "SocketClient", "StdioClient", "converse"]
 

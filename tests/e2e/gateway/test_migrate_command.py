@@ -23,9 +23,11 @@ LIMIT = 60.0
 
 
 @contextlib.contextmanager
-def two(rig: Any, old: str, new: str, *, hold: bool = False) -> Iterator[tuple[Any, Any]]:
+def two(
+    rig: Any, old: str, new: str, *, hold: bool = False, spec: Any = None, runs: bool = True
+) -> Iterator[tuple[Any, Any]]:
     """A source and a destination that can also be reached at QMP sockets of their own."""
-    spec = rig.spec()
+    spec = spec or rig.spec()
 
     def with_monitor(name: str) -> Any:
         return replace(spec, extra=("-qmp", f"unix:{rig.folder}/{name},server=on,wait=off"))
@@ -34,7 +36,8 @@ def two(rig: Any, old: str, new: str, *, hold: bool = False) -> Iterator[tuple[A
         rig.source(old, with_monitor("source.qmp")) as source,
         rig.destination(new, with_monitor("destination.qmp"), hold=hold) as destination,
     ):
-        rig.runs_on(2)
+        if runs:
+            rig.runs_on(2)
         yield source, destination
 
 
@@ -77,6 +80,51 @@ def test_the_whole_move(words: tuple[str, ...], mode: str, channels: int, rig: A
         assert destination.status() == "running"
         assert source.status() == "postmigrate"
         rig.runs_on()
+
+
+@pytest.mark.parametrize(
+    ("machine", "cpu"),
+    [
+        ("virt-10.0,virtualization=on", "max"),
+        ("virt-10.0", "max,pmu=off"),
+        ("virt-10.0,mte=on,gic-version=3,its=off", "max,sve-max-vq=2,pauth=off"),
+    ],
+)
+def test_two_of_a_kind_whatever_their_properties(machine: str, cpu: str, rig: Any) -> None:
+    """The QEMU that is probed has the properties of the one that runs, or none would fit."""
+    spec = rig.spec(machine=machine, cpu=cpu)
+    runs = "virtualization" not in machine  # the test guest does not start at EL2
+    with two(rig, POINT, POINT, spec=spec, runs=runs) as (_, destination):
+        words = command(rig, POINT, "--json", "--source-qemu", program(rig, POINT))
+        done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT)
+        assert (done.returncode, done.stderr) == (0, "")
+        told = json.loads(done.stdout)
+        assert told["outcome"] == "completed"
+        assert told["verdict"]["verdict"] == "works"
+        assert destination.status() == "running"
+        if runs:
+            rig.runs_on()
+
+
+def program(rig: Any, release: str) -> str:
+    return str(rig.qemu_release(release).launcher)
+
+
+@pytest.mark.parametrize("option", ["--qemu", "--source-qemu"])
+def test_a_program_of_another_version_is_not_probed_for_the_running_one(
+    option: str, rig: Any
+) -> None:
+    with two(rig, OLD, POINT) as (source, destination):
+        words = [*command(rig, POINT), option, program(rig, NEW)]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT)
+        running = (POINT, "destination") if option == "--qemu" else (OLD, "source")
+        assert done.returncode == 4
+        assert done.stderr == (
+            f"armferry: {option}: {program(rig, NEW)} is QEMU 11.1.3 and the running one is "
+            f"{running[0]}: name the program of that one (running at "
+            f"unix:{rig.folder}/{running[1]}.qmp)\n"
+        )
+        assert (source.status(), destination.status()) == ("running", "inmigrate")
 
 
 DECIDED_FIRST: dict[str, Callable[[Any], tuple[str, str]]] = {
@@ -304,7 +352,7 @@ def test_tls_on_both_sides(rig: Any, credentials: Any) -> None:
 
 def test_destination_that_waits_for_nobody(rig: Any) -> None:
     with two(rig, OLD, POINT):
-        words = command(rig, POINT)
+        words = command(rig, OLD)
         words[words.index("--destination") + 1] = f"unix:{rig.folder}/source.qmp"
         words[words.index("--source") + 1] = f"unix:{rig.folder}/destination.qmp"
         done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT)

@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-import qemu
 
 import armferry
 from armferry.lab.guest import GuestLog
@@ -120,7 +119,7 @@ def both(libvirt_shared: Path, tmp_path: Path) -> Iterator[Callable[[str], Told]
                     name,
                     folder=tmp_path / name,
                     shared=libvirt_shared,
-                    packages=[Path(armferry.__file__).parent, Path(qemu.__path__[0])],
+                    packages=[Path(armferry.__file__).parent],
                     programs=PROGRAMS[name],
                 )
             )

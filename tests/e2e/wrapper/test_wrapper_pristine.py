@@ -1,6 +1,5 @@
 """A guest that starts from nothing but its vCPUs' state: the rest is put in place by a reset."""
 
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -8,17 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from armferry.hosts.fingerprints.probe import probe_vcpus
+from armferry.hosts.qmp.client import Monitor
+from armferry.hosts.qmp.process import BARE
 from armferry.lab.guest import GuestLog
 from armferry.lab.qemu_install import InstalledQemu
 from armferry.policy import PsciVersion
 from armferry.wrapper.beside.pristine import Pristine, pristine_lists, pristine_stream
-from armferry.wrapper.beside.probe import Monitor, ask_vcpus
 from armferry.wrapper.errors import ArgumentFault, SetUpFault
 
 pytestmark = pytest.mark.qemu
 
 Named = Callable[[str], InstalledQemu]
-MACHINE = ["-M", "virt-7.2", "-accel", "tcg", "-cpu", "cortex-a57", "-smp", "2", "-m", "64"]
+MACHINE = [*BARE, "-M", "virt-7.2", "-accel", "tcg", "-cpu", "cortex-a57", "-smp", "2", "-m", "64"]
 
 
 @pytest.mark.parametrize("ends_on_reboot", [False, True])
@@ -28,12 +29,12 @@ def test_guest_starts_and_runs(
 ) -> None:
     program = qemu_release(suite).launcher
     serial = tmp_path / "serial"
-    vcpus = ask_vcpus(program, MACHINE)
+    vcpus = probe_vcpus(program, MACHINE)
     assert len(vcpus.saved.cpus) == 2
-    assert vcpus.qemu == qemu_release(suite).version
+    assert vcpus.about.version == qemu_release(suite).version
     stream = pristine_stream(vcpus, [dict(cpu.registers) for cpu in vcpus.saved.cpus])
     pristine = Pristine(stream, tmp_path, paused=False, shuts_down_on_reboot=ends_on_reboot)
-    words = ["-nodefaults", "-display", "none", "-serial", f"file:{serial}"]
+    words = ["-serial", f"file:{serial}"]
     words += ["-kernel", str(guest_kernel), *(["-no-reboot"] if ends_on_reboot else [])]
     words += ["-qmp", f"unix:{tmp_path}/monitor,server=on,wait=off"]
     process = subprocess.Popen([program, *MACHINE, *words, *pristine.arguments])
@@ -43,9 +44,8 @@ def test_guest_starts_and_runs(
         while (log := GuestLog.read(serial)).last < 3 and time.monotonic() < deadline:
             time.sleep(0.02)
         if ends_on_reboot:  # a reset that the user wants still ends it
-            with socket.socket(socket.AF_UNIX) as connection:
-                connection.connect(str(tmp_path / "monitor"))
-                Monitor(connection).execute("system_reset")
+            with Monitor(f"unix:{tmp_path}/monitor") as monitor:
+                monitor.execute("system_reset")
                 assert process.wait(20) == 0
     finally:
         process.kill()
@@ -61,7 +61,7 @@ def test_a_qemu_that_ends_is_told(tmp_path: Path) -> None:
 
 
 def test_without_kvm_there_is_no_version_to_set(qemu_release: Named) -> None:
-    vcpus = ask_vcpus(qemu_release("trixie").launcher, MACHINE)
+    vcpus = probe_vcpus(qemu_release("trixie").launcher, MACHINE)
     with pytest.raises(ArgumentFault) as caught:
         pristine_lists(vcpus, PsciVersion(1, 1), "qemu")
     assert str(caught.value) == (

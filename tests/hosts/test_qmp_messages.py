@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from armferry.wrapper.relay.messages import Piece, Splitter, read_message
+from armferry.hosts.qmp.messages import Piece, Splitter, read_message
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.text("ab\"'\\{}[],: \n", max_size=6),
