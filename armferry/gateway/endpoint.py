@@ -15,7 +15,6 @@ import ssl
 import stat
 import subprocess
 import time
-from pathlib import Path
 
 from armferry.gateway.address import (
     Address,
@@ -27,12 +26,12 @@ from armferry.gateway.address import (
 )
 from armferry.gateway.channel import Channel, SocketChannel
 from armferry.gateway.errors import AddressError, GatewayError, NetworkFault
+from armferry.gateway.listeners import listen_tcp, listen_unix, remove_stale
 from armferry.gateway.tls import TlsChannel
 
 __all__ = ["Dialer", "ExecChannel", "Listener", "is_private"]
 
 _FIRST_SYSTEMD_FD = 3
-_BACKLOG = 128
 _CHILD_LIMIT = 10.0
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _QUEUE_POLL = 0.01  # seconds
@@ -271,18 +270,7 @@ def is_private(host: str) -> bool:
 
 def _listen_tcp(address: TcpAddress) -> socket.socket:
     try:
-        if not address.host:
-            return socket.create_server(
-                ("", address.port),
-                family=socket.AF_INET6,
-                dualstack_ipv6=True,
-                backlog=_BACKLOG,
-            )
-        family, _, _, _, where = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM
-        )[0]
-        # an IPv6 address of one link keeps its scope, which is behind the first two
-        return socket.create_server(where, family=family, backlog=_BACKLOG)
+        return listen_tcp(address.host, address.port)
     except OSError as error:
         raise NetworkFault(f"{address}: cannot listen: {error.strerror}") from error
     except UnicodeError as error:
@@ -290,27 +278,11 @@ def _listen_tcp(address: TcpAddress) -> socket.socket:
 
 
 def _listen_unix(address: UnixAddress) -> socket.socket:
-    listening = socket.socket(socket.AF_UNIX)
     try:
-        _remove_stale(address.path)
-        listening.bind(address.path)
-        os.chmod(address.path, 0o600)
-        listening.listen(_BACKLOG)
+        remove_stale(address.path)
+        return listen_unix(address.path, mode=0o600)
     except OSError as error:
-        listening.close()
         raise NetworkFault(f"{address}: cannot listen: {error.strerror or error}") from error
-    return listening
-
-
-def _remove_stale(path: str) -> None:
-    """Removes a socket on which nobody listens any more, and nothing else."""
-    if not Path(path).is_socket():
-        return
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
 
 
 def _inherited(number: int, address: Address) -> socket.socket:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from armferry.gateway import Judge
 from armferry.gateway.address import FdAddress, TcpAddress, UnixAddress
+from armferry.gateway.listeners import listen_tcp, listen_unix, remove_socket
 from armferry.hosts.fingerprints.as_end import end_of
 from armferry.hosts.fingerprints.fingerprint import Fingerprint, dump, parse
 from armferry.hosts.qmp.options import number_in, options_of
@@ -63,7 +64,6 @@ from armferry.wrapper.commandline.properties import parse_properties, policy_of,
 from armferry.wrapper.commandline.uri import NamedFd, Target, parse_channels, parse_uri
 from armferry.wrapper.errors import ArgumentFault, SetUpFault
 from armferry.wrapper.relay.endpoints import Endpoint
-from armferry.wrapper.relay.listeners import listening_tcp, listening_unix
 
 __all__ = ["prepare"]
 
@@ -247,9 +247,10 @@ class _Launch:
         try:
             match target:
                 case TcpAddress(host, port):
-                    return FdAddress(listening_tcp(host, str(port)).detach())
+                    return FdAddress(listen_tcp(host, port).detach())
                 case UnixAddress(path):
-                    listening = listening_unix(path)
+                    remove_socket(path)
+                    listening = listen_unix(path)
                     self._paths.append(os.path.abspath(path))
                     return FdAddress(listening.detach())
         except OSError as error:

@@ -1,15 +1,16 @@
 """One end of a QMP conversation: a command, and QEMU's answer to it.
 
 The standard library only, for hosts with a plain Python. Knows how to ask (docs/interop/qmp-spec),
-not what. Events are passed over.
+not what. A thread takes in what QEMU says at all times and passes events over, so that a caller who
+is interrupted (Ctrl-C) while it waits can go on with another command.
 """
 
 import contextlib
+import queue
 import re
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Mapping
 from json import dumps
 from types import TracebackType
@@ -53,10 +54,12 @@ class QmpClient:
         self.name = name
         self._connection = connection
         self._limit = limit
-        self._splitter = Splitter()
-        self._messages: deque[Mapping[str, Any]] = deque()
+        self._answers: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
         self._count = 0
         self._lock = threading.Lock()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        connection.settimeout(None)
+        self._reader.start()
         try:
             if "QMP" not in self._next(time.monotonic() + limit, "connecting"):
                 raise MonitorFault(f"{name}: no QMP monitor answers: it speaks something else")
@@ -85,15 +88,12 @@ class QmpClient:
             if arguments:
                 request["arguments"] = dict(arguments)
             try:
-                self._connection.settimeout(self._limit)
                 self._connection.sendall(dumps(request).encode() + b"\n")
-            except TimeoutError:
-                raise self._silent(command) from None
             except OSError as error:
                 raise MonitorFault(f"{self.name}: QEMU went away during {command}") from error
             while True:
                 message = self._next(deadline, command)
-                # anything else is an event, or the late answer to a command that was given up
+                # any other is the late answer to a command that was given up
                 if message.get("id") == self._count:
                     break
         if "error" in message:
@@ -103,29 +103,30 @@ class QmpClient:
 
     def close(self) -> None:
         """Lets go of the monitor; the QEMU runs on."""
+        with contextlib.suppress(OSError):  # QEMU has gone already
+            self._connection.shutdown(socket.SHUT_RDWR)
+        self._reader.join()
         self._connection.close()
 
-    def _next(self, deadline: float, what: str) -> Mapping[str, Any]:
-        while not self._messages:
-            try:
-                self._connection.settimeout(max(deadline - time.monotonic(), 0.001))
-                data = self._connection.recv(_CHUNK)
-            except TimeoutError:
-                raise self._silent(what) from None
-            except OSError as error:
-                raise MonitorFault(f"{self.name}: QEMU went away during {what}") from error
-            if not data:
-                raise MonitorFault(f"{self.name}: QEMU went away during {what}")
-            for piece in self._splitter.feed(data):
-                message = read_message(piece.data) if piece.whole else None
-                if message is not None and "event" not in message:
-                    self._messages.append(message)
-            if not self._messages and time.monotonic() > deadline:
-                raise self._silent(what)
-        return self._messages.popleft()
+    def _read(self) -> None:
+        splitter = Splitter()
+        with contextlib.suppress(OSError):  # an end like any other
+            while data := self._connection.recv(_CHUNK):
+                for piece in splitter.feed(data):
+                    message = read_message(piece.data) if piece.whole else None
+                    if message is not None and "event" not in message:
+                        self._answers.put(message)
+        self._answers.put(None)
 
-    def _silent(self, what: str) -> MonitorSilent:
-        return MonitorSilent(f"{self.name}: no answer to {what} in {self._limit:g} s")
+    def _next(self, deadline: float, what: str) -> Mapping[str, Any]:
+        try:
+            message = self._answers.get(timeout=max(deadline - time.monotonic(), 0))
+        except queue.Empty:
+            raise MonitorSilent(f"{self.name}: no answer to {what} in {self._limit:g} s") from None
+        if message is None:
+            self._answers.put(None)  # for whoever asks next
+            raise MonitorFault(f"{self.name}: QEMU went away during {what}")
+        return message
 
 
 class Monitor(QmpClient):

@@ -27,6 +27,7 @@ from armferry.gateway import (
 from armferry.gateway.address import FdAddress, TcpAddress, UnixAddress
 from armferry.gateway.channel import Channel, SocketChannel
 from armferry.gateway.judge import Judgement
+from armferry.gateway.listeners import listen_tcp
 from armferry.gateway.session import Judging
 from armferry.hosts.files.descriptor import DescriptorWindow
 from armferry.hosts.qmp.options import number_in
@@ -46,7 +47,6 @@ from armferry.wrapper.beside.outgoing_judge import HidingJudge
 from armferry.wrapper.commandline.fdsets import FdSets, fdset_number
 from armferry.wrapper.commandline.uri import FileTarget, NamedFd, Target
 from armferry.wrapper.errors import UriFault
-from armferry.wrapper.relay.listeners import listening_tcp
 
 __all__ = ["GatewayTransfer", "Notify", "PendingJudge", "Transfers"]
 
@@ -364,7 +364,7 @@ class Transfers:
                 return FdAddress(as_source(found, bridges))
             case TcpAddress(host, port):
                 try:
-                    return FdAddress(listening_tcp(host, str(port)).detach())
+                    return FdAddress(listen_tcp(host, port).detach())
                 except OSError as error:
                     raise UriFault(f"{target}: cannot listen: {error.strerror}") from error
             case _:

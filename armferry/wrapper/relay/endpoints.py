@@ -12,10 +12,10 @@ import threading
 import time
 from pathlib import Path
 
+from armferry.gateway.listeners import listen_tcp, listen_unix, remove_socket
 from armferry.wrapper.beside.process_end import Life
 from armferry.wrapper.beside.transfers import Transfers
 from armferry.wrapper.commandline.monitors import MeetingPoint, Role
-from armferry.wrapper.relay.listeners import bound, listening_tcp, listening_unix
 from armferry.wrapper.relay.relay import Client, SocketClient, StdioClient, converse
 
 __all__ = ["Endpoint"]
@@ -43,9 +43,9 @@ class Endpoint:
                 self._outside = self._listening()
             case Role.CONNECT:
                 self._outside = self._connected()
-                self._inside = bound(str(path))
+                self._inside = listen_unix(str(path))
             case Role.STDIO:
-                self._inside = bound(str(path))
+                self._inside = listen_unix(str(path))
 
     @property
     def standard_streams(self) -> bool:
@@ -82,8 +82,9 @@ class Endpoint:
         if meeting.path:
             if not meeting.path.startswith("\0"):
                 self._own_path = os.path.abspath(meeting.path)
-            return listening_unix(meeting.path)
-        return listening_tcp(meeting.host, meeting.port)
+            remove_socket(meeting.path)
+            return listen_unix(meeting.path)
+        return listen_tcp(meeting.host, meeting.port)
 
     def _connected(self) -> socket.socket:
         meeting = self._meeting
