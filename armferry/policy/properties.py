@@ -25,6 +25,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from armferry.option_text import segments
 from armferry.policy.errors import PropertyError
 from armferry.policy.rules import Origin, OriginKind, Policy, PsciVersion
 from armferry.registers import RegisterTextError, parse_register
@@ -264,15 +265,4 @@ def _keyed(option: str) -> tuple[str, str]:
 
 def _split(text: str) -> list[str]:
     """Options between single commas; a doubled comma is one comma of the option's own text."""
-    options, current, position = [], "", 0
-    while position < len(text):
-        if text[position] != ",":
-            current += text[position]
-        elif text[position + 1 : position + 2] == ",":
-            current += ","
-            position += 1
-        else:
-            options.append(current)
-            current = ""
-        position += 1
-    return [*options, current]
+    return [part.replace(",,", ",") for part in segments(text)]

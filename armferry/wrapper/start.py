@@ -66,7 +66,8 @@ def underlying() -> str:
 
 def _asks(words: "list[str]") -> bool:
     """Whether no guest can come of this command line."""
-    from armferry.hosts.qmp.options import options_of, segments
+    from armferry.hosts.qmp.options import options_of
+    from armferry.option_text import segments
 
     machine = ""
     for option in options_of(words):

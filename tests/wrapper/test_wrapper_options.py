@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from armferry.hosts.qmp.options import FLAGS, joined, keyed, options_of, segments
+from armferry.hosts.qmp.options import FLAGS, options_of
 from armferry.lab.qemu_install import InstalledQemu
 from armferry.lab.releases import RELEASES
+from armferry.option_text import joined, keyed, segments
 
 TEXT = st.text(alphabet="ab,=-. ", max_size=12)
 

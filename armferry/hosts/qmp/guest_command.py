@@ -12,7 +12,8 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from armferry.hosts.qmp.options import Option, joined, keyed, options_of
+from armferry.hosts.qmp.options import Option, options_of
+from armferry.option_text import joined, keyed
 
 __all__ = ["GuestCommand", "question_of"]
 

@@ -1,12 +1,11 @@
 """QEMU's command line as options and values, word by word, nothing lost.
 
-Knows which options take a value (qemu-options.hx, as `-help` of QEMU 5.2 to 11.1 prints it) and
-how one value is cut into `key=value` parts at single commas, a doubled comma standing for itself
-(util/qemu-option.c). Refuses to know what any option means. Imports nothing beyond Python's own
-start, for it also runs before the quickest of probes.
+Knows which options take a value (qemu-options.hx, as `-help` of QEMU 5.2 to 11.1 prints it).
+Refuses to know what any option means, and how a value is cut (`armferry.option_text`). Imports
+nothing beyond Python's own start, for it also runs before the quickest of probes.
 """
 
-__all__ = ["FLAGS", "Option", "joined", "keyed", "number_in", "options_of", "segments"]
+__all__ = ["FLAGS", "Option", "number_in", "options_of"]
 
 FLAGS = frozenset(
     (
@@ -60,55 +59,7 @@ def options_of(words: "list[str] | tuple[str, ...]") -> "list[Option]":
     return found
 
 
-def segments(text: str) -> "list[str]":
-    """`text` cut at its single commas; doubled ones stay doubled, so that joining gives `text`."""
-    parts: list[str] = []
-    begin = at = 0
-    while at < len(text):
-        if text[at] != ",":
-            at += 1
-        elif text[at + 1 : at + 2] == ",":
-            at += 2
-        else:
-            parts.append(text[begin:at])
-            at += 1
-            begin = at
-    parts.append(text[begin:])
-    return parts
-
-
-def keyed(text: str, implied: str = "") -> "list[tuple[str, str]]":
-    """The (key, value) pairs of an option's value, in order, as QEMU reads them.
-
-    The first part without `=` is the value of `implied`. Any other is a switch: `NAME` is
-    (NAME, on) and `noNAME` is (NAME, off).
-    """
-    pairs: list[tuple[str, str]] = []
-    for number, part in enumerate(segments(text)):
-        plain = part.replace(",,", ",")
-        key, equals, value = plain.partition("=")
-        if equals:
-            pairs.append((key, value))
-        elif number == 0 and implied:
-            pairs.append((implied, plain))
-        elif plain.startswith("no") and plain != "no":
-            pairs.append((plain[2:], "off"))
-        elif plain:
-            pairs.append((plain, "on"))
-    return pairs
-
-
 def number_in(text: str) -> "int | None":
     """The decimal number that `text` is, of a descriptor, a set or a count; None for any other."""
     fits = len(text) <= _MOST_DIGITS and text.isascii() and text.isdigit()
     return int(text) if fits else None
-
-
-def joined(pairs: "list[tuple[str, str]]", implied: str = "") -> str:
-    """The value of an option again; `implied`, when it comes first, is written without its key."""
-    parts: list[str] = []
-    for number, (key, value) in enumerate(pairs):
-        doubled = value.replace(",", ",,")
-        bare = number == 0 and key == implied and implied
-        parts.append(doubled if bare else f"{key}={doubled}")
-    return ",".join(parts)

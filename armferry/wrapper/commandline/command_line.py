@@ -7,8 +7,9 @@ system/invocation manual). Everything else on the command line is none of its bu
 import json
 from dataclasses import dataclass
 
-from armferry.hosts.qmp.options import joined, keyed, number_in, options_of, segments
+from armferry.hosts.qmp.options import number_in, options_of
 from armferry.hosts.qmp.process import BARE
+from armferry.option_text import joined, keyed, segments
 
 __all__ = ["CommandLine", "is_main_channel", "read_command_line"]
 

@@ -10,7 +10,8 @@ import fcntl
 import os
 from collections.abc import Iterable
 
-from armferry.hosts.qmp.options import keyed, number_in, options_of
+from armferry.hosts.qmp.options import number_in, options_of
+from armferry.option_text import keyed
 
 __all__ = ["FdSets", "fdset_number", "given_sets"]
 

@@ -11,7 +11,8 @@ byte. SYSREG names are those of QEMU's proposed host model; here they work on an
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from armferry.hosts.qmp.options import Option, keyed, options_of, segments
+from armferry.hosts.qmp.options import Option, options_of
+from armferry.option_text import keyed, segments
 from armferry.registers import Field, RegisterTextError, describe, name, parse_register
 from armferry.wrapper.errors import ArgumentFault
 

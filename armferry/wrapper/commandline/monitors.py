@@ -10,14 +10,8 @@ import enum
 import json
 from dataclasses import dataclass
 
-from armferry.hosts.qmp.options import (
-    Option,
-    joined,
-    keyed,
-    number_in,
-    options_of,
-    segments,
-)
+from armferry.hosts.qmp.options import Option, number_in, options_of
+from armferry.option_text import joined, keyed, segments
 
 __all__ = ["MeetingPoint", "MonitorOption", "Role", "human_monitors", "monitors_of", "moved_aside"]
 

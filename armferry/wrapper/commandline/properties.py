@@ -9,7 +9,8 @@ import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from armferry.hosts.qmp.options import Option, keyed, options_of, segments
+from armferry.hosts.qmp.options import Option, options_of
+from armferry.option_text import keyed, segments
 from armferry.policy import (
     EMPTY,
     CpuOption,

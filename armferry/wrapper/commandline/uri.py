@@ -11,7 +11,7 @@ from typing import Any
 
 from armferry.gateway import Address, parse_address
 from armferry.gateway.address import ExecAddress, TcpAddress, UnixAddress
-from armferry.hosts.qmp.options import segments
+from armferry.option_text import segments
 from armferry.wrapper.errors import UriFault
 
 __all__ = ["FileTarget", "NamedFd", "Target", "channel_text", "parse_channels", "parse_uri"]
