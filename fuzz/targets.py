@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 
+from armferry.wrapper.relay.messages import Splitter, read_message
+
 from armferry.errors import ArmferryError
 from armferry.gateway import Judge, Session, parse_address
 from armferry.gateway.errors import AddressError
@@ -34,7 +36,6 @@ from armferry.stream.mapped import plain_stream
 from armferry.stream.rewrite import old_tail, rewrite_tail
 from armferry.stream.save_image import HEADER_BYTES, read_header, read_image
 from armferry.stream.saved_state import SavedState
-from armferry.wrapper.relay.messages import Splitter, read_message
 from fuzz.corpus import NAMES, recorded, small
 from fuzz.regressions import REGRESSIONS
 

@@ -17,10 +17,11 @@ from armferry.gateway.errors import (
 )
 from armferry.gateway.gateway import Gateway
 from armferry.gateway.judge import Judge, Judgement, PolicyFor
+from armferry.gateway.limits import Limits
 from armferry.gateway.log import Log
 from armferry.gateway.report import Ending, TransferReport
 from armferry.gateway.session import DEFAULT_STATE_LIMIT, Session
-from armferry.gateway.transfer import Limits, Transfer
+from armferry.gateway.transfer import Transfer
 
 __all__ = [
     "DEFAULT_STATE_LIMIT",

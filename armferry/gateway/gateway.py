@@ -25,10 +25,11 @@ from armferry.gateway.channel import Channel, SocketChannel
 from armferry.gateway.channel_kind import FIRST_BYTES, ChannelKind, kind_of
 from armferry.gateway.endpoint import Dialer, Listener
 from armferry.gateway.greeting import Greeting
+from armferry.gateway.limits import Limits
 from armferry.gateway.log import Log
 from armferry.gateway.report import Ending, TransferReport
 from armferry.gateway.session import Judging
-from armferry.gateway.transfer import Limits, Transfer
+from armferry.gateway.transfer import Transfer
 
 __all__ = ["Gateway"]
 

@@ -13,39 +13,27 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from armferry.errors import ArmferryError
 from armferry.gateway.budget import Budget
 from armferry.gateway.channel import Buffer, Channel
 from armferry.gateway.endpoint import ExecChannel
 from armferry.gateway.errors import Refused
+from armferry.gateway.limits import Limits
 from armferry.gateway.log import Log
 from armferry.gateway.relay_bytes import BUFFER_SIZE, SinkFault, copy_all
 from armferry.gateway.report import Ending, TransferReport
 from armferry.gateway.return_path import ReturnPath
-from armferry.gateway.session import DEFAULT_STATE_LIMIT, Judging, Session
+from armferry.gateway.session import Judging, Session
 from armferry.stream import StreamError
 
-__all__ = ["Limits", "Transfer"]
+__all__ = ["Transfer"]
 
 _TICK = 1.0  # seconds between two looks at whether bytes move; the end of a thread is seen at once
 _QUIET = 0.05  # seconds of silence after which device state without a description may be whole
 _LINGERING = 5.0  # seconds that extra channels may outlast the main one
 _RETURN_BUFFER = 64 << 10
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """`state` in bytes of device state held; `stall` in seconds without a byte on any channel.
-
-    `connect` in seconds for a connection to the destination, and for a source that connects to
-    say what it wants.
-    """
-
-    state: int = DEFAULT_STATE_LIMIT
-    stall: float = 120.0
-    connect: float = 10.0
 
 
 class _Flow:

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from armferry.wrapper.relay.messages import read_message
 
 from armferry.hosts.libvirt.domain import UnreadableDomain, read_domain
 from armferry.printable import printable
 from armferry.wrapper.beside import property_support
-from armferry.wrapper.relay.messages import read_message
 
 DATA = Path(__file__).parent.parent / "stream" / "data"
 

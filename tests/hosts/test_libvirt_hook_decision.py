@@ -338,7 +338,7 @@ def test_hook_imports_next_to_nothing() -> None:
         "armferry.hosts.libvirt",
         "armferry.hosts.libvirt.domain",
         "armferry.hosts.libvirt.hook",
-        "armferry.hosts.libvirt.identity",
+        "armferry.hosts.program_identity",
         "armferry.printable",
     ]
 

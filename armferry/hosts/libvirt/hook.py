@@ -25,7 +25,7 @@ import struct
 import sys
 
 from armferry.hosts.libvirt.domain import DomainFacts, UnreadableDomain, read_domain
-from armferry.hosts.libvirt.identity import identity
+from armferry.hosts.program_identity import identity
 from armferry.printable import printable
 
 TYPE_CHECKING = False  # importing it takes as long as all of this

@@ -19,7 +19,7 @@ from armferry.errors import ArmferryError, EnvironmentFault
 from armferry.hosts.files.atomic import write_whole
 from armferry.hosts.fingerprints.fingerprint import Fingerprint, dump, parse
 from armferry.hosts.libvirt.domain import UnreadableDomain, read_domain
-from armferry.hosts.libvirt.identity import identity
+from armferry.hosts.program_identity import identity
 
 __all__ = [
     "DOMAIN_FOLDERS",

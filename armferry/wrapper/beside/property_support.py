@@ -12,6 +12,7 @@ from pathlib import Path
 
 from armferry.cache import cache_folder
 from armferry.hosts.files.atomic import write_whole
+from armferry.hosts.program_identity import identity
 from armferry.hosts.qmp.process import BARE, QemuProcess, RefusedByQemu
 from armferry.wrapper.commandline.properties import NAMES
 
@@ -36,10 +37,9 @@ def known_properties(program: Path, model: str, accelerator: str) -> frozenset[s
 
 
 def binary_identity(program: Path) -> str:
-    """Path, time of change and size: a QEMU that was updated is another one."""
+    """A QEMU that was updated, or another one at the end of the same links, is another one."""
     real = program.resolve()
-    about = real.stat()
-    return f"{real} {about.st_mtime_ns} {about.st_size}"
+    return f"{real} {identity(str(real))}"
 
 
 def cached(what: str, key: str) -> str | None:

@@ -20,9 +20,10 @@ from pathlib import Path
 from armferry.errors import ArmferryError
 from armferry.gateway import Judge
 from armferry.wrapper.beside.boundary_reports import BoundaryReports
+from armferry.wrapper.beside.judges import PendingJudge
 from armferry.wrapper.beside.outgoing_judge import HidingJudge
 from armferry.wrapper.beside.process_end import Life, ready
-from armferry.wrapper.beside.transfers import PendingJudge, Transfers
+from armferry.wrapper.beside.transfers import Transfers
 from armferry.wrapper.commandline.fdsets import FdSets
 from armferry.wrapper.commandline.uri import Target
 from armferry.wrapper.relay.endpoints import Endpoint

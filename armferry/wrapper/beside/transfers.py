@@ -8,9 +8,7 @@ outgoing ones lose what is hidden.
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from pathlib import Path
 
 from armferry.errors import ArmferryError
@@ -19,20 +17,14 @@ from armferry.gateway import (
     Dialer,
     Ending,
     Gateway,
-    Judge,
     Listener,
-    NetworkFault,
     TransferReport,
 )
 from armferry.gateway.address import FdAddress, TcpAddress, UnixAddress
-from armferry.gateway.channel import Channel, SocketChannel
-from armferry.gateway.judge import Judgement
 from armferry.gateway.listeners import listen_tcp
-from armferry.gateway.session import Judging
 from armferry.hosts.files.descriptor import DescriptorWindow
 from armferry.hosts.qmp.options import number_in
 from armferry.stream import read_saved
-from armferry.stream.events import DeviceSection
 from armferry.wrapper.beside.bridges import (
     Bridge,
     as_sink,
@@ -42,95 +34,17 @@ from armferry.wrapper.beside.bridges import (
     open_sink,
     open_source,
 )
+from armferry.wrapper.beside.dialers import GivenDialer, PatientDialer
+from armferry.wrapper.beside.judges import LoggingJudge, Notify, PendingJudge
 from armferry.wrapper.beside.mapped import MappedSave, changed_end, pour_plain
 from armferry.wrapper.beside.outgoing_judge import HidingJudge
 from armferry.wrapper.commandline.fdsets import FdSets, fdset_number
 from armferry.wrapper.commandline.uri import FileTarget, NamedFd, Target
 from armferry.wrapper.errors import UriFault
 
-__all__ = ["GatewayTransfer", "Notify", "PendingJudge", "Transfers"]
+__all__ = ["GatewayTransfer", "Transfers"]
 
-_PATIENCE = 60.0
-_TICK = 0.01
 _SOON = 2.0
-_CHUNK = 1 << 20
-
-Notify = Callable[[str], None]
-
-
-class PendingJudge:
-    """A judge that is still being made: what the destination accepts is asked meanwhile."""
-
-    def __init__(self, made: "Future[Judge]") -> None:
-        self._made = made
-
-    def prepare(self, machine: str) -> None:
-        """Waits, and lets the real judge prepare."""
-        self._made.result().prepare(machine)
-
-    def __call__(self, machine: str, sections: Sequence[DeviceSection]) -> Judgement:
-        """The real judge's decision. Raises what making it raised."""
-        return self._made.result()(machine, sections)
-
-
-class _LoggingJudge:
-    """A judge whose refusals are told before anybody acts on them, so that a log has the reason
-    when QEMU says that its migration failed."""
-
-    def __init__(self, judge: Judging, notify: Notify) -> None:
-        self._judge = judge
-        self._notify = notify
-
-    def prepare(self, machine: str) -> None:
-        """Lets the judge prepare."""
-        self._judge.prepare(machine)
-
-    def __call__(self, machine: str, sections: Sequence[DeviceSection]) -> Judgement:
-        """The judge's decision. Raises what the judge raises."""
-        judgement = self._judge(machine, sections)
-        if not judgement.accepted:
-            self._notify(f"the migration is refused: {judgement.reason}")
-        return judgement
-
-
-class _PatientDialer(Dialer):
-    """Waits for a QEMU that has been told to listen and does not do so yet."""
-
-    def __init__(self, address: Address, alive: Callable[[], bool]) -> None:
-        super().__init__(address)
-        self._alive = alive
-
-    def dial(self) -> Channel:
-        """A connection to QEMU. Raises NetworkFault when it has gone or does not listen."""
-        deadline = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                return super().dial()
-            except NetworkFault:
-                if not self._alive() or time.monotonic() > deadline:
-                    raise
-            time.sleep(_TICK)
-
-
-class _GivenDialer(Dialer):
-    """Has one connection to give, and closes it when nobody wanted it."""
-
-    def __init__(self, descriptor: int) -> None:
-        super().__init__(FdAddress(descriptor))
-        self._given: socket.socket | None = socket.socket(fileno=descriptor)
-
-    def dial(self) -> Channel:
-        """The connection. Raises NetworkFault when it was given already."""
-        given, self._given = self._given, None
-        if given is None:
-            raise NetworkFault(f"{self.address}: a descriptor carries one channel only")
-        return SocketChannel(given, str(self.address))
-
-    def close(self) -> None:
-        """Closes it unless it was given."""
-        given, self._given = self._given, None
-        if given is not None:
-            given.close()
 
 
 class GatewayTransfer:
@@ -183,7 +97,7 @@ class GatewayTransfer:
             self._notify(str(error))
         finally:
             self._listener.close()
-            if isinstance(self._dialer, _GivenDialer):
+            if isinstance(self._dialer, GivenDialer):
                 self._dialer.close()
         whole = True
         for bridge in self._bridges:
@@ -239,7 +153,7 @@ class Transfers:
         path = path or self._path("in")
         bridges: list[Bridge] = []
         listener = Listener(self._source(target, bridges), plain_allowed=True)
-        self._receive(listener, _PatientDialer(UnixAddress(path), self._alive), bridges)
+        self._receive(listener, PatientDialer(UnixAddress(path), self._alive), bridges)
         return path
 
     def receive_from(self, descriptor: int) -> socket.socket:
@@ -248,7 +162,7 @@ class Transfers:
         ours, theirs = socket.socketpair()
         bridges: list[Bridge] = []
         listener = Listener(FdAddress(as_source(descriptor, bridges)), plain_allowed=True)
-        self._receive(listener, _GivenDialer(ours.detach()), bridges)
+        self._receive(listener, GivenDialer(ours.detach()), bridges)
         return theirs
 
     def load_mapped(self, target: FileTarget) -> str | None:
@@ -262,7 +176,7 @@ class Transfers:
         descriptor = self._opened(target, open_source)
         try:
             saved = read_saved(DescriptorWindow(descriptor, target.path), target.offset)
-            tail = changed_end(saved, _LoggingJudge(self._incoming, self._notify))
+            tail = changed_end(saved, LoggingJudge(self._incoming, self._notify))
         except ArmferryError:
             os.close(descriptor)
             raise
@@ -272,7 +186,7 @@ class Transfers:
         path = self._path("in")
         bridges: list[Bridge] = []
         source = FdAddress(bridged(descriptor, bridges, pour_plain(target.offset)))
-        dialer = _PatientDialer(UnixAddress(path), self._alive)
+        dialer = PatientDialer(UnixAddress(path), self._alive)
         self._receive(Listener(source, plain_allowed=True), dialer, bridges)
         return path
 
@@ -293,7 +207,7 @@ class Transfers:
             ) from error
         finally:
             os.close(descriptor)
-        judge = _LoggingJudge(self.outgoing, self._notify)
+        judge = LoggingJudge(self.outgoing, self._notify)
         self.last_out = MappedSave(readable, target.offset, judge, self._notify)
 
     def send_to(self, target: Target) -> str:
@@ -303,7 +217,7 @@ class Transfers:
         path = self._path("out")
         bridges: list[Bridge] = []
         sink = self._sink(target, bridges)
-        dialer = _GivenDialer(sink.number) if isinstance(sink, FdAddress) else Dialer(sink)
+        dialer = GivenDialer(sink.number) if isinstance(sink, FdAddress) else Dialer(sink)
         self._send(Listener(UnixAddress(path)), dialer, bridges)
         return path
 
@@ -312,7 +226,7 @@ class Transfers:
         self._may_send()
         ours, theirs = socket.socketpair()
         bridges: list[Bridge] = []
-        dialer = _GivenDialer(as_sink(descriptor, bridges))
+        dialer = GivenDialer(as_sink(descriptor, bridges))
         self._send(Listener(FdAddress(ours.detach())), dialer, bridges)
         return theirs
 
@@ -333,12 +247,12 @@ class Transfers:
         if self._in is not None:
             self._in.cancel()
         assert self._incoming is not None
-        gateway = Gateway(listener, dialer, _LoggingJudge(self._incoming, self._notify))
+        gateway = Gateway(listener, dialer, LoggingJudge(self._incoming, self._notify))
         self._in = GatewayTransfer(gateway, listener, dialer, bridges, self._notify)
 
     def _send(self, listener: Listener, dialer: Dialer, bridges: list[Bridge]) -> None:
         assert self.outgoing is not None
-        gateway = Gateway(listener, dialer, _LoggingJudge(self.outgoing, self._notify))
+        gateway = Gateway(listener, dialer, LoggingJudge(self.outgoing, self._notify))
         self.last_out = GatewayTransfer(gateway, listener, dialer, bridges, self._notify)
 
     def _may_receive(self) -> None:
