@@ -48,7 +48,7 @@ def main(words: Sequence[str] | None = None) -> int:
         print(printable(f"armferry: {error}"), file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
-        # whoever read our output has gone; writing the rest would only repeat the error
+        # the reader of our output has gone; writing the rest would only repeat the error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt:

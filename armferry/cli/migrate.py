@@ -74,7 +74,7 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument(
         "--connect",
         metavar="URI",
-        help="where the destination is told to listen; a UNIX socket by default",
+        help="where the destination is to listen; a UNIX socket by default",
     )
     add_tls(parser)
     add_log(parser)
@@ -172,7 +172,7 @@ class _Cancelled(ArmferryError):
 
 
 def _address(text: str, option: str) -> Address:
-    """An address that a QEMU can be told. Raises AddressError."""
+    """An address that a QEMU can be given. Raises AddressError."""
     address = parse_address(text)
     match address:
         case UnixAddress():
@@ -180,7 +180,7 @@ def _address(text: str, option: str) -> Address:
         case TcpAddress(host=host, port=port):
             if host in _EVERYWHERE:
                 raise AddressError(
-                    f"{option} {text}: a QEMU is told to connect there, so name the address at "
+                    f"{option} {text}: a QEMU is to connect there, so name the address at "
                     "which it reaches this machine"
                 )
             if not port and option == "--connect":

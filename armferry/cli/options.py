@@ -86,7 +86,7 @@ def policy_of(
 ) -> Policy:
     """The policy that applies to `machine`: levels, site, files and options united.
 
-    A `machine` that nobody knows is the one that the options name. Raises PolicyError for what
+    A `machine` that is unknown is the one that the options name. Raises PolicyError for what
     cannot be read or placed and for rules that cannot be meant.
     """
     return aggregate(

@@ -1,7 +1,7 @@
 """The destination host's own kernel, asked before the move: for verdicts, for people, as JSON.
 
 Runs when the destination is `kvm:`. What the kernel refuses of the list that armferry would send
-stands in the way of the move; what it refuses of the list as it comes is what stops QEMU alone.
+stands in the way of the move; what it refuses of the unchanged list is what stops QEMU alone.
 """
 
 import errno
@@ -62,7 +62,7 @@ def obstacles(answer: Preflight, policy: Policy) -> Iterator[str]:
 
 
 def show(answer: Preflight) -> None:
-    """For a person: every register of the list as it comes that this kernel does not take."""
+    """For a person: every register of the unchanged list that this kernel does not take."""
     render.heading(f"Asked of this kernel, Linux {answer.kernel}")
     rows = [
         _row(vcpu, refusal)
@@ -70,7 +70,7 @@ def show(answer: Preflight) -> None:
         for refusal in refusals.incoming
     ]
     if not rows:
-        render.line("takes every register as it comes", "good")
+        render.line("takes every register unchanged", "good")
         return
     render.line("does not take as they come:")
     render.table(

@@ -1,6 +1,6 @@
 """A stream rewritten as it passes: from one descriptor to another, memory bounded.
 
-Guest memory goes on as it comes; only the device state is held until it is whole, decided and
+Guest memory is passed on unchanged; only the device state is held until it is whole, decided and
 rewritten. A refusal or a fault ends the output before the device state, so whatever reads it has
 no complete guest. What was compressed is compressed again in the same way. A libvirt save image
 stays one; where the output can be sought in, it is marked complete only when it is.

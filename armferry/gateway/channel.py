@@ -3,7 +3,7 @@
 Every kind of channel keeps the same promises, certified by one suite of tests: `send` returns
 when the kernel has taken every byte and blocks while the peer does not read; the end of the
 peer's bytes is 0 from `receive_into` and does not end the other direction; `abort` from any
-thread wakes whoever is blocked in `receive_into` or `send`, at once and with an error or an end.
+thread wakes one that is blocked in `receive_into` or `send`, at once, with an error or an end.
 One thread may receive while another sends.
 """
 
@@ -76,7 +76,7 @@ class SocketChannel:
         self._pushed_back = b""
         self._prepare()
         self.origin = _origin(connection)
-        """Which machine or process the peer is; empty when nobody tells."""
+        """Which machine or process the peer is; empty when that is unknown."""
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""What a source's new connection is, told from its first bytes.
+"""What a source's new connection is, by its first bytes.
 
 Main channels begin with `QEVM`; multifd channels with a magic of their own; a postcopy migration
 that goes on after its network failed begins with a command; a postcopy-preempt channel says

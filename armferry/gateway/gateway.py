@@ -71,7 +71,7 @@ class _Arrival:
 
 
 class Gateway:
-    """Carries moves from whoever connects to `listener` to the destination of `dialer`.
+    """Carries moves from the sources that connect to `listener` to the destination of `dialer`.
 
     `run` returns when the first move has ended, or, with `keep`, when `stop` was called; a move
     that still runs then is carried to its end. `context` terminates TLS from the sources, of whose
@@ -318,7 +318,7 @@ class Gateway:
         try:
             if self._on_report is not None:
                 self._on_report(report)
-        except Exception:  # whoever is told, the gateway must come to its own end
+        except Exception:  # a fault of the callback must not end the gateway
             self._log.write(
                 "internal-error", move=transfer.number, traceback=traceback.format_exc()
             )

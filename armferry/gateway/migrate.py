@@ -1,6 +1,6 @@
 """A whole live migration, driven over QMP: decided first, carried by a gateway, verified.
 
-Knows what QEMU must be told and in which order (qapi/migration.json); refuses to know how the
+Knows which commands QEMU needs and in which order (qapi/migration.json); refuses to know how the
 bytes are carried (`gateway`) and how progress is shown. Until the destination has everything,
 every way out leaves the guest on the source, and both QEMUs set as they were. Once a move has
 switched to postcopy the guest is on both sides and nothing may end it any more.
@@ -108,7 +108,7 @@ class _Carrying:
 class Migration:
     """One move from `source` to `destination`, whose QEMU waits with `-incoming defer`.
 
-    `listener` is where the source is sent, `dialer` where the destination is told to listen.
+    `listener` is where the source is sent, `dialer` where the destination is to listen.
     `known_source` is a fingerprint of the source: with it the move is decided before it begins.
     `context` terminates TLS from the source, whose certificate names one of `authorized` unless
     that is None. `tell` is called with what a person should know.
@@ -318,7 +318,7 @@ class Migration:
     def _leave_clean(self) -> None:
         """Ends a destination that can take no guest any more, as QEMU itself does mostly.
 
-        Once it was told to listen, it can neither be told again nor go back.
+        Once it listens it can neither listen elsewhere nor go back.
         """
         deadline = time.monotonic() + _LEAVING_LIMIT
         with contextlib.suppress(MonitorFault):
@@ -336,7 +336,7 @@ class Migration:
         deadline = time.monotonic() + _VERIFY_LIMIT
         while True:
             state = self._destination.execute("query-status")["status"]
-            # it was started with -S, for whoever is to say `cont`
+            # it was started with -S, for somebody else to say `cont`
             self.waits = before == "running" and state == "paused"
             if state in wanted or self.waits:
                 return

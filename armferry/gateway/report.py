@@ -19,7 +19,7 @@ class Ending(enum.StrEnum):
     COMPLETED = "completed"
     """The destination said on the return path that it has loaded everything."""
     DELIVERED = "delivered"
-    """Everything was passed on; without a return path nobody tells whether it was loaded."""
+    """Everything was passed on; without a return path it is unknown whether it was loaded."""
     REFUSED = "refused"
     """The decision refused it; the source has the guest."""
     CANCELLED = "cancelled"

@@ -1,6 +1,6 @@
 """The main channel of a live migration, bytes in and bytes out.
 
-Rules that hold in this file: no I/O, clock or thread; guest memory is passed on as it comes and
+Rules that hold in this file: no I/O, clock or thread; guest memory is passed on unchanged and
 never kept; nothing is passed on that was not understood; not one byte of the device state leaves
 before the decision on all of it; what is held is held once, by the parser, and paid for from a
 budget that all sessions share; after an exception nothing leaves any more.

@@ -1,4 +1,4 @@
-"""The talk between a lab host and whoever booted it, sans-I/O.
+"""The talk between a lab host and the program that booted it, sans-I/O.
 
 Both ends send frames over one byte stream (a virtio console port): big-endian u32 length of a JSON
 object, u32 length of a payload, then the two. The booter asks, the host's agent

@@ -2,7 +2,7 @@
 
 The outer QEMU emulates a CPU with EL2 (`virtualization=on`), so the kernel's own KVM works inside.
 One boot serves any number of commands, one after the other; what is inside is thrown away at the
-end. A host takes 1 GiB of memory; at most two run at once on a machine, whoever boots them: the
+end. A host takes 1 GiB of memory; at most two run at once on a machine, of all users together: the
 third waits for a place.
 
 Talks through a socket pair that the outer QEMU inherits as a virtio console port. Further pairs
@@ -331,7 +331,7 @@ def _ramdisk(kernel: Kernel, parts: Sequence[Path]) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _place() -> Iterator[None]:
-    """One of the places for running hosts, waited for; locks vanish with whoever held them."""
+    """One of the places for running hosts, waited for; locks vanish with their process."""
     with contextlib.ExitStack() as files:
         places = [
             files.enter_context((cache_folder("run") / f"place-{number}").open("w"))

@@ -124,7 +124,7 @@ class KernelStore:
     def install(self, request: str) -> Kernel:
         """The newest kernel of the archive that `request` names, downloaded and unpacked.
 
-        About 5 s for one that is not there yet; whoever else is installing is waited for. Raises
+        About 5 s for one that is not there yet; another that is installing is waited for. Raises
         `UnknownKernelError`, `AptFault`, `KernelUnpackFault`.
         """
         with (self.folder / ".lock").open("w") as lock:
@@ -154,7 +154,7 @@ class KernelStore:
     def unpack(self, deb: Path, package: Package | None = None) -> Kernel:
         """Unpack a kernel package file; `package` says where it came from, if the archive knows.
 
-        One that nobody knows is kept by its content and found by its file alone: packages of one
+        An unknown one is kept by its content and found by its file alone: packages of one
         release may differ.
 
         Raises `KernelUnpackFault`, `BadPackage`.

@@ -51,7 +51,7 @@ root=$1; shift
 while [ "$1" != -- ]; do mount --bind "$1" "$root/$2" || exit 120; shift 2; done; shift
 """
 # bash stays process 1 of the namespace: guests become its children when libvirtd detaches them,
-# and whoever waits for their end needs somebody to reap them
+# and a caller that waits for their end needs somebody to reap them
 _SYSTEM = """\
 mount -t proc proc "$root/proc" && mount --rbind /sys "$root/sys" || exit 120
 mount --rbind /dev "$root/dev" || exit 120

@@ -28,7 +28,7 @@ class Hosts:
         self.error: BaseException | None = None
 
     def boot(self, spec: HostSpec) -> LabHost:
-        """A host; whoever asked closes it. Raises `LabHostFault`."""
+        """A host; the caller closes it. Raises `LabHostFault`."""
         host = LabHost(spec)
         with self._lock:
             self._booted.append(host)

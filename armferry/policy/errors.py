@@ -1,7 +1,7 @@
 """What can be wrong with a policy that a person wrote.
 
 Every message quotes the offending text, says where it stood and what is accepted instead. All of
-them are the user's to mend, hence exit code 3.
+them are the user's to correct, hence exit code 3.
 """
 
 from armferry.errors import ArmferryError

@@ -95,7 +95,7 @@ class Properties:
 
 @dataclass(frozen=True, slots=True)
 class CpuOption:
-    """A `-cpu` argument taken apart: the properties of the mission, and the text without them."""
+    """A `-cpu` argument taken apart: armferry's properties, and the text without them."""
 
     rest: str
     properties: Properties
@@ -134,7 +134,7 @@ def parse_global(text: str) -> Properties | None:
     """What a `-global` argument, short or long form, says; None when it is not for armferry.
 
     Other properties and other devices are not for armferry. Raises PropertyError when the
-    property is one of the mission's and its value cannot be read.
+    property is one of armferry's and its value cannot be read.
     """
     short = _GLOBAL.fullmatch(text)
     if short:
@@ -154,7 +154,7 @@ def format_global(properties: Properties) -> tuple[str, ...]:
 
 
 def parse_cpu(text: str) -> CpuOption:
-    """Take the mission's properties out of a `-cpu` argument; everything else stays as it was.
+    """Take armferry's properties out of a `-cpu` argument; everything else stays as it was.
 
     A property given twice counts twice: the lists are united. Raises PropertyError when a
     list is not written with doubled commas, or cannot be read.

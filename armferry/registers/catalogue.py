@@ -152,7 +152,7 @@ def pseudo_names() -> dict[str, int]:
 
 @lru_cache(maxsize=8192)
 def describe(index: int, accelerator: Accelerator | None = None) -> Register:
-    """Everything known of `index`; an index nobody knows is named by its encoding.
+    """Everything known of `index`; an unknown index is named by its encoding.
 
     Raises ValueError when `index` does not fit in 64 bits.
     """
@@ -177,7 +177,7 @@ def name(index: int, accelerator: Accelerator | None = None) -> str:
 
 
 def kind(index: int, accelerator: Accelerator | None = None) -> Kind:
-    """What the register holds; `Kind.UNKNOWN` when nobody knows."""
+    """What the register holds; else `Kind.UNKNOWN`."""
     return describe(index, accelerator).kind
 
 

@@ -38,7 +38,7 @@ class Safer(Enum):
     LOWER = "lower"
     HIGHER = "higher"
     HIGHER_OR_ZERO = "higher or zero"
-    """As HIGHER, but 0 says that nobody knows, so it stands for the greatest."""
+    """As HIGHER, but 0 says that it is unknown, so it stands for the greatest."""
     SUPERSET = "superset"
     """Bits that nobody named: what was set must stay set."""
     EQUAL = "equal"

@@ -219,7 +219,7 @@ def read_cpu(section: DeviceSection) -> CpuState:
     behind = found + cpu.list_length
     if len(section.payload) < behind + _AFTER_LIST:
         raise _corrupt(section, behind, "the cpu section ends behind its register list")
-    cpu._subsection_bounds()  # whoever asks later has no name of a file to put into the error
+    cpu._subsection_bounds()  # a later caller has no name of a file to put into the error
     return cpu
 
 

@@ -1,7 +1,7 @@
 """What the parser says it has seen.
 
 Every event carries `offset`, the position of its first byte in the stream. Payloads of pages
-are never part of an event: whoever forwards the stream has the bytes already.
+are never part of an event: a caller that forwards the stream has the bytes already.
 """
 
 import enum

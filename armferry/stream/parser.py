@@ -139,7 +139,7 @@ class StreamParser:
     def ahead(self) -> int:
         """Bytes that come next and are not looked at, as far as is known: content of pages.
 
-        Whoever has them in a file need not read them: `pass_over` them instead.
+        A caller that has them in a file need not read them: `pass_over` them instead.
         """
         if self._held:
             return 0

@@ -1,7 +1,7 @@
 """A saved state as a value, and how a parser's events add up to one.
 
 Knows what a saved guest is made of, guest memory left out; refuses to know where the bytes come
-from (`reading` for a file's two ends, a parser for anything that comes as it comes).
+from (`reading` for a file's two ends, a parser for a pipe).
 """
 
 from collections.abc import Iterable, Mapping

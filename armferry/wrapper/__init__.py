@@ -1,4 +1,4 @@
-"""QEMU's own command line with the properties of the mission: the emulator wrapper.
+"""Stock QEMU with the properties of the register lists and the PSCI version: the wrapper.
 
 `start` is the program. Nothing is imported here: what only asks QEMU for its version or its
 machine types must not pay for what a migration needs.

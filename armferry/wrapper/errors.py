@@ -10,7 +10,7 @@ class ArgumentFault(ArmferryError):
 
 
 class UriFault(ArmferryError):
-    """A migration address that cannot be led through a gateway."""
+    """A migration address that cannot go through a gateway."""
 
 
 class SetUpFault(EnvironmentFault):

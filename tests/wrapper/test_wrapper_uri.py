@@ -76,15 +76,15 @@ def test_what_cannot_be_led(uri: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("channels", "message"),
     [
-        ([], "one channel, the main one, can be led through a gateway"),
+        ([], "one channel, the main one, can go through a gateway"),
         ([{"channel-type": "main"}], "malformed migration channel: KeyError('addr')"),
         (
             [{"channel-type": "main", "addr": {"transport": "rdma", "host": "h", "port": "1"}}],
-            "transport 'rdma' cannot be led through a gateway",
+            "transport 'rdma' cannot go through a gateway",
         ),
         (
             [{"channel-type": "cpr", "addr": {}}],
-            "channel 'cpr' cannot be led through a gateway",
+            "channel 'cpr' cannot go through a gateway",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""A file replaced in one step: whoever opens it finds the old one or all of the new one.
+"""A file replaced in one step: a reader finds the old one or all of the new one.
 
 The new file is written beside the old one, put on disk and renamed; a failure leaves neither a
 part of it nor a temporary file. Refuses to know what is in it.

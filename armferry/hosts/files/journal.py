@@ -2,7 +2,7 @@
 
 Written and synced before the first byte of the file changes, removed after the last one is
 synced. It holds every byte that changes, as it was and as it is to be. A journal that is not whole
-was never acted upon: the file is as it was. Lives here because whoever reads a saved state must
+was never acted upon: the file is as it was. Lives here because a reader of a saved state must
 look for one first; who writes and settles it is `in_place`.
 
 A file's journal lies beside it; that of a device, whose folder is gone after a restart, below

@@ -1,4 +1,4 @@
-"""Documents with a register list, whoever wrote them: each becomes a fingerprint.
+"""Documents with a register list, of any program: each becomes a fingerprint.
 
 Armferry's own; what Firecracker's cpu-template-helper dumps (its custom CPU template, `addr` and
 `bitmap` of each register, alone or inside `guest_cpu_config`); and a plain list of register ids

@@ -75,7 +75,7 @@ class Subject:
 
     @property
     def machine(self) -> str:
-        """The machine type, empty when nobody knows."""
+        """The machine type, empty when unknown."""
         return self.fingerprint.provenance.machine
 
     @property

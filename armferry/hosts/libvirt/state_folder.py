@@ -2,7 +2,7 @@
 
     host/index.json      this host's name and what each of its fingerprints was made of
     host/*.json          this host's fingerprints
-    hosts/NAME/          the same folder of another host, copied here by whoever runs the fleet
+    hosts/NAME/          the same folder of another host, copied here by the operator
     hook.json            what libvirt's hook looks up (`hook_table`)
 
 Knows the layout and when a fingerprint is stale; refuses to know how one is made (`probe`).

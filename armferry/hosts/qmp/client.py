@@ -124,7 +124,7 @@ class QmpClient:
         except queue.Empty:
             raise MonitorSilent(f"{self.name}: no answer to {what} in {self._limit:g} s") from None
         if message is None:
-            self._answers.put(None)  # for whoever asks next
+            self._answers.put(None)  # for the next command
             raise MonitorFault(f"{self.name}: QEMU went away during {what}")
         return message
 

@@ -27,7 +27,7 @@ class Piece:
 
 
 class Splitter:
-    """Cuts one direction of a monitor. What is between messages is passed on as it comes."""
+    """Cuts one direction of a monitor. What is between messages is passed on unchanged."""
 
     def __init__(self) -> None:
         self._held = bytearray()

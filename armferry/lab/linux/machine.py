@@ -1,7 +1,7 @@
 """A QEMU with the Linux guest in it: its serial line kept in a file, and written to.
 
 The guest's console is a socket that QEMU connects to, so that source and destination of a move can
-share one log and commands reach whoever runs the guest at the time.
+share one log and commands reach the QEMU that runs the guest at the time.
 """
 
 import contextlib

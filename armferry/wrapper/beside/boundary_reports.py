@@ -1,6 +1,6 @@
 """The reports of the library in one QEMU, read while it runs and told on standard error.
 
-Reports that come together are told together, one line for each thing that was done. A QEMU that
+Reports that come together are printed together, one line for each thing that was done. A QEMU that
 does not make its VM under the library within two minutes is ended: it would run without what was
 asked.
 """
@@ -25,7 +25,7 @@ _UNTOLD = (EventKind.STARTED, EventKind.MET)
 
 
 class BoundaryReports:
-    """Reads `reports` until QEMU, process `qemu`, has gone; `notify` is told each line."""
+    """Reads `reports` until QEMU, process `qemu`, has gone; `notify` is called with each line."""
 
     def __init__(self, reports: socket.socket, qemu: int, notify: Callable[[str], None]) -> None:
         self._reports = reports
@@ -38,7 +38,7 @@ class BoundaryReports:
         self._thread.start()
 
     def finish(self, limit: float) -> None:
-        """Waits until everything is told, no longer than `limit` seconds."""
+        """Waits until everything is printed, no longer than `limit` seconds."""
         self._thread.join(limit)
 
     def _run(self) -> None:

@@ -1,7 +1,7 @@
 """Sockets in front of files and pipes, for gateways carry sockets only.
 
 A bridge is a thread that pours one into the other until the end; what went wrong is kept, for
-whoever asks whether everything arrived.
+the caller that asks whether everything arrived.
 """
 
 import contextlib
@@ -106,7 +106,7 @@ def _bridged(
     descriptor: int, bridges: list[Bridge], pour: Callable[[int, socket.socket], None]
 ) -> int:
     try:
-        # that it does not wait was whoever passed it's way with it: the flag travels along
+        # O_NONBLOCK belongs to the open file, which is shared with who passed it: clear it
         os.set_blocking(descriptor, True)
         if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
             return descriptor

@@ -30,8 +30,8 @@ class PendingJudge:
 
 
 class LoggingJudge:
-    """A judge whose refusals are told before anybody acts on them, so that a log has the reason
-    when QEMU says that its migration failed."""
+    """A judge whose refusals are printed before anything is done about them, so that a log has
+    the reason when QEMU says that its migration failed."""
 
     def __init__(self, judge: Judging, notify: Notify) -> None:
         self._judge = judge

@@ -1,6 +1,6 @@
 """A guest that begins with another PSCI version than this host's newest.
 
-A QEMU without `kvm-psci-version` cannot be told; the kernel can, through the guest's state. QEMU
+A QEMU without `kvm-psci-version` cannot set it; the kernel can, through the guest's state. QEMU
 starts paused and waits for a migration; it gets a stream of nothing but its own vCPUs as they are
 after reset, with that version; a reset of the machine then puts everything in place that no
 stream brought, and the guest starts. What a stream leaves out, QEMU leaves alone, and the version

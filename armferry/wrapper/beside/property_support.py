@@ -1,4 +1,4 @@
-"""Which of the mission's properties the QEMU underneath knows by itself: asked, never guessed.
+"""Which of armferry's properties the QEMU underneath has by itself: asked, never guessed.
 
 A QEMU without a machine is started for it, which takes about 0.1 s; the answer is kept in the
 cache for as long as the binary stays what it is. Only asked when a property is on the command

@@ -1,7 +1,7 @@
 """The process beside a wrapped QEMU: serves its monitors and carries its migrations.
 
 It is no parent of QEMU and QEMU none of it: the process that was started becomes QEMU, so that
-its id, signals, exit status and descriptors are QEMU's own. How long QEMU lives is told by a
+its id, signals, exit status and descriptors are QEMU's own. How long QEMU lives is known by a
 pipe that QEMU holds without knowing it: its end is the end of every process QEMU has become.
 """
 

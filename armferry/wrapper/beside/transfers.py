@@ -131,7 +131,7 @@ class Transfers:
     ) -> None:
         self.fdsets = fdsets or FdSets()
         self.mapped_ram = False
-        """Whether QEMU was told to put guest memory at fixed offsets of a file."""
+        """Whether QEMU is to put guest memory at fixed offsets of a file."""
         self._folder = folder
         self._incoming = incoming
         self.outgoing = outgoing
@@ -192,12 +192,12 @@ class Transfers:
 
     def save_mapped(self, target: FileTarget) -> None:
         """QEMU is about to write the mapped-ram file `target` itself: what is hidden will be
-        taken out of it before its end is told. Raises ArmferryError."""
+        taken out of it before its end is announced. Raises ArmferryError."""
         self._may_send()
         assert self.outgoing is not None
         descriptor = self._opened(target, open_sink)
         try:
-            # whoever passed it may have opened it to write only
+            # the client may have opened it to write only
             readable = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
             raise UriFault(
@@ -238,7 +238,7 @@ class Transfers:
             self.last_out.finish(limit)
 
     def give_up(self) -> None:
-        """QEMU does not begin, or no longer goes on with, the outgoing migration it was told of."""
+        """QEMU does not begin, or no longer goes on with, the outgoing migration."""
         if self.last_out is not None:
             self.last_out.cancel()
             self.last_out = None

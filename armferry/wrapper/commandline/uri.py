@@ -58,7 +58,7 @@ def parse_uri(text: str) -> Target:
 def parse_channels(channels: Any) -> Target:
     """The address of the main channel. Raises UriFault for anything else."""
     if not isinstance(channels, list) or len(channels) != 1:
-        raise UriFault("one channel, the main one, can be led through a gateway")
+        raise UriFault("one channel, the main one, can go through a gateway")
     try:
         return _channel(channels[0])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -73,7 +73,7 @@ def channel_text(path: str) -> list[dict[str, Any]]:
 
 def _channel(channel: Mapping[str, Any]) -> Target:
     if channel.get("channel-type", "main") != "main":
-        raise UriFault(f"channel {channel['channel-type']!r} cannot be led through a gateway")
+        raise UriFault(f"channel {channel['channel-type']!r} cannot go through a gateway")
     address = channel["addr"]
     match address["transport"], address.get("type"):
         case "socket", "inet":
@@ -89,7 +89,7 @@ def _channel(channel: Mapping[str, Any]) -> Target:
             return ExecAddress(" ".join(map(_quoted, words)))
         case "file", _:
             return FileTarget(address["filename"], int(address.get("offset", 0)))
-    raise UriFault(f"transport {address['transport']!r} cannot be led through a gateway")
+    raise UriFault(f"transport {address['transport']!r} cannot go through a gateway")
 
 
 def _quoted(word: str) -> str:

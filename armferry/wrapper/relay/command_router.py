@@ -144,7 +144,7 @@ class CommandRouter:
     def _routed(
         self, command: str, arguments: Mapping[str, Any], descriptors: tuple[int, ...]
     ) -> tuple[list[Action], dict[str, Any] | None] | None:
-        """Steps to take before the command, and its new arguments; None when it is not led."""
+        """Actions before the command, and its new arguments; None when it passes unchanged."""
         match command:
             case "getfd" if descriptors and self.transfers.routes_anything:
                 self._name(str(arguments.get("fdname")), os.dup(descriptors[-1]))

@@ -1,8 +1,8 @@
 """Where monitors are met: the client's address and QEMU's private socket, opened before QEMU runs.
 
 For each way in which a monitor may stand on the command line: QEMU listens for clients, QEMU
-connects to one, or the client is whoever started QEMU. Opened in the process that becomes QEMU, so
-that names, descriptors and permissions are the ones that QEMU would have had.
+connects to one, or the client is the process that started QEMU. Opened in the process that becomes
+QEMU, so that names, descriptors and permissions are the ones that QEMU would have had.
 """
 
 import contextlib
@@ -124,7 +124,7 @@ class Endpoint:
             found = self._again()
             if found is not None:
                 return SocketClient(found), qemu
-            qemu.close()  # QEMU tries again, if it was told to
+            qemu.close()  # QEMU tries again, if its options say so
 
     def _to_qemu(self, alive: Life) -> socket.socket | None:
         """A connection to QEMU's monitor; None when QEMU has gone."""

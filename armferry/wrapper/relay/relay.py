@@ -73,7 +73,7 @@ class SocketClient:
         self._connection.sendall(data)
 
     def close(self) -> None:
-        """Ends the conversation, whoever waits in `receive` included."""
+        """Ends the conversation; a thread that waits in `receive` comes back."""
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
         self._connection.close()
@@ -97,7 +97,7 @@ class StdioClient:
         write_all(self._writing, data)
 
     def close(self) -> None:
-        """Nothing to end: both belong to whoever started QEMU."""
+        """Nothing to end: both belong to the process that started QEMU."""
 
 
 def converse(client: Client, qemu: socket.socket, transfers: Transfers) -> None:

@@ -364,7 +364,7 @@ def test_destination_that_waits_for_nobody(rig: Any) -> None:
 
 
 NOT_TOLD = {
-    ("--listen", "tcp::0"): "a QEMU is told to connect there, so name the address at which it ",
+    ("--listen", "tcp::0"): "a QEMU is to connect there, so name the address at which it ",
     ("--connect", "tcp:127.0.0.1:0"): "name the port that QEMU is to listen on",
     ("--connect", "exec:cat"): "both QEMUs must be able to open it: tcp: or unix:",
     ("--listen", "fd:3"): "both QEMUs must be able to open it: tcp: or unix:",

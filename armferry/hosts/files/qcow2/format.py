@@ -65,7 +65,7 @@ _DISK_SIZE_END = 16
 
 
 class _Incompatible(enum.IntFlag):
-    """Features that whoever opens the image must know."""
+    """Features that a program that opens the image must know."""
 
     DIRTY = 1
     CORRUPT = 2
@@ -83,7 +83,7 @@ class Header:
 
     `extended` is whether L2 entries have a second word for subclusters, `zstd` whether compressed
     clusters are so and not deflated. `unknown_autoclear` are auto-clear bits that nothing here
-    understands: whoever writes to the image has to clear them.
+    understands: a program that writes to the image has to clear them.
     """
 
     version: int

@@ -152,7 +152,7 @@ class _NewEnd:
         return Patch(offset, self._image.window.read(offset, len(data)), data)
 
     def _cleared(self) -> list[Patch]:
-        """Auto-clear features that are unknown here: whoever writes has to clear them."""
+        """Auto-clear features that are unknown here: a writer has to clear them."""
         old = self._header.autoclear
         new = old & ~self._header.unknown_autoclear
         return [] if old == new else [_word(AUTOCLEAR_AT, old, new)]

@@ -1,7 +1,7 @@
 """A scratch VM with one vCPU, made through /dev/kvm as QEMU's `-cpu host` makes one.
 
 The vCPU never runs: it is there to be asked what the kernel exposes and what it accepts. Nothing
-of the host changes. Hidden registers are enforced here, for whoever asks: they are not listed,
+of the host changes. Hidden registers are enforced here, for every caller: they are not listed,
 and every read or write that names one raises before the kernel is called.
 
 Capabilities decide which features are turned on, never kernel versions. Sources of fact:
