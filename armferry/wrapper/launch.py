@@ -20,7 +20,12 @@ from armferry.gateway import Judge
 from armferry.gateway.address import FdAddress, TcpAddress, UnixAddress
 from armferry.gateway.listeners import listen_tcp, listen_unix, remove_socket
 from armferry.hosts.fingerprints.as_end import end_of
-from armferry.hosts.fingerprints.fingerprint import Fingerprint, dump, parse
+from armferry.hosts.fingerprints.fingerprint import (
+    Fingerprint,
+    FingerprintError,
+    dump,
+    parse,
+)
 from armferry.hosts.qmp.options import number_in, options_of
 from armferry.policy import (
     EMPTY,
@@ -288,7 +293,9 @@ class _Launch:
         key = f"{binary_identity(self._program)} {os.uname().release} {words} {rules}"
         kept = cached("fingerprint", key)
         if kept is not None:
-            return parse(kept.encode(), "the cached fingerprint")
+            # one that is damaged, or another armferry's, is made again
+            with contextlib.suppress(FingerprintError):
+                return parse(kept.encode(), "the cached fingerprint")
         vcpus = ask_vcpus(self._program, words, table)
         found = vcpus.fingerprint(self._subject.cpu, self._accelerator)
         remember("fingerprint", key, dump(found))

@@ -51,6 +51,7 @@ from armferry.stream.wire import SectionType
 
 MACHINE = "virt-10.0,gic-version=2"
 TCR_EL1, MIDR_EL1 = 0x603000000013C102, 0x603000000013C000
+ID_AA64PFR0_EL1 = 0x603000000013C020
 DBGDTRTX = 0x40200000200E0298
 LIST = {MIDR_EL1: 0x411FD070, TCR_EL1: 0}
 
@@ -144,6 +145,19 @@ def test_one_host_that_could_send_it_is_enough(answer: Answer) -> None:
 def test_other_operations_are_none_of_its_business(operation: str, answer: Answer) -> None:
     (answer.state / "hook.json").write_text("not even looked at")
     assert answer(operation) == (0, "")
+
+
+def test_what_no_rule_allows_names_the_whole_command(answer: Answer) -> None:
+    _other(answer.state, "alpha2", {**LIST, ID_AA64PFR0_EL1: 0x11})
+    shutil.rmtree(answer.state / "hosts" / "alpha")
+    status, said = answer("migrate", ferried=True)
+    assert status == 1
+    file = "virt-10.0-cortex-a57-tcg.json"
+    assert said == (
+        "armferry: carried cannot come here from alpha2: no rule of the policy allows "
+        f"ID_AA64PFR0_EL1; see: armferry check {answer.state}/hosts/alpha2/{file} --to "
+        f"{answer.state}/host/{file}\n"
+    )
 
 
 def test_other_guests_are_not_judged(answer: Answer) -> None:

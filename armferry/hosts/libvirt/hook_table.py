@@ -6,6 +6,7 @@ armferry under the builtin levels and the site's policy. Also the whole decision
 image, for the case that its lists are not this host's. The table's reader is `hook`.
 """
 
+import shlex
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,17 +38,21 @@ def write_table(state: Path) -> dict[str, Any]:
     """Works the table out again and stores it. Raises StateFault, FingerprintError, PolicyError."""
     others = other_hosts(state)
     unread = {path.parent.name for path in others.unreadable}
-    table = make_table(stored(state), others.guests, unread)
+    table = make_table(state, stored(state), others.guests, unread)
     write_json(state / "hook.json", table)
     return table
 
 
 def make_table(
+    state: Path,
     own: Iterable[Stored],
     others: Mapping[str, Iterable[Known]],
     unread: Collection[str] = (),
 ) -> dict[str, Any]:
-    """The table, as `hook` reads it. Hosts of which something is `unread` stop nothing."""
+    """The table, as `hook` reads it, of what is stored in `state`.
+
+    Hosts of which something is `unread` stop nothing.
+    """
     guests: dict[str, dict[str, Any]] = {}
     for one in own:
         kind = one.kind
@@ -55,22 +60,40 @@ def make_table(
             "kernel": one.kernel,
             "emulator": list(one.emulator_identity),
             **_list_of(one.fingerprint),
-            "hosts": {
-                name: answers(end_of(theirs.fingerprint, name), one.fingerprint)
-                for name, known in others.items()
-                for theirs in known
-                if theirs.kind.guest == kind.guest
-            }
+            "hosts": _hosts(state, one, others)
             | {name: {"stock": None, "ferried": None} for name in unread},
         }
     return {"format": "armferry-hook", "version": 1, "guests": guests}
+
+
+def _hosts(
+    state: Path, one: Stored, others: Mapping[str, Iterable[Known]]
+) -> dict[str, dict[str, str | None]]:
+    """For each host with such a guest the answers; one QEMU of a host that can is enough."""
+    found: dict[str, dict[str, str | None]] = {}
+    for name, known in others.items():
+        for theirs in known:
+            if theirs.kind.guest == one.kind.guest:
+                again = _check(theirs.path, state, one)
+                new = answers(end_of(theirs.fingerprint, name), one.fingerprint, again)
+                before = found.get(name, new)
+                found[name] = {
+                    way: None if before[way] is None else reason for way, reason in new.items()
+                }
+    return found
+
+
+def _check(source: Path, state: Path, one: Stored) -> str:
+    """The command that shows the whole decision."""
+    return shlex.join(["armferry", "check", str(source), "--to", str(state / "host" / one.file)])
 
 
 def judge_image(path: str, domain: DomainFacts, moves: str, state: str) -> str | None:
     """Why a save image cannot be restored here, None when it can."""
     for one in stored(Path(state)):
         if (one.kind.guest, one.kind.emulator) == (domain.kind, domain.emulator):
-            reason = answers(open_subject(path).end, one.fingerprint)[moves]
+            again = _check(Path(path).resolve(), Path(state), one)
+            reason = answers(open_subject(path).end, one.fingerprint, again)[moves]
             return None if reason is None else f"{domain.name} cannot be restored here: {reason}"
     return None
 
@@ -95,10 +118,11 @@ def _fixed(index: int, accelerator: Accelerator) -> bool:
     return register.constant or register.kind in _FIXED_KINDS
 
 
-def answers(source: End, here: Fingerprint) -> dict[str, str | None]:
+def answers(source: End, here: Fingerprint, again: str = "armferry check") -> dict[str, str | None]:
     """For each way of moving a reason against it, in one line; None where nothing is known of one.
 
-    `stock` is what QEMU would do by itself, `ferried` what armferry can do.
+    `stock` is what QEMU would do by itself, `ferried` what armferry can do. `again` is the command
+    that shows the whole decision.
     """
     move = Move.between(source, end_of(here, "here"))
     policy = aggregate(str(source.machine or ""), here.accelerator, site=read_site(SITE_FOLDER))
@@ -107,25 +131,25 @@ def answers(source: End, here: Fingerprint) -> dict[str, str | None]:
     return {
         "stock": None
         if stock is None or stock.loads
-        else _stock_reason(stock.culprits, verdict, here),
-        "ferried": None if verdict.answer is not Answer.FAILS else _reason(verdict),
+        else _stock_reason(stock.culprits, verdict, here, again),
+        "ferried": None if verdict.answer is not Answer.FAILS else _reason(verdict, again),
     }
 
 
-def _stock_reason(culprits: Iterable[int], verdict: Verdict, here: Fingerprint) -> str:
+def _stock_reason(culprits: Iterable[int], verdict: Verdict, here: Fingerprint, again: str) -> str:
     names = [describe(index, here.accelerator).name for index in culprits]
     what = f"registers {_some(names)}" if names else "its device state"
     text = f"QEMU {here.provenance.qemu} would refuse {what}"
     if verdict.answer is Answer.FAILS:
-        return f"{text}, and armferry too: {_reason(verdict)}"
+        return f"{text}, and armferry too: {_reason(verdict, again)}"
     return f"{text}; armferry can carry it: armferry ferry for an image, armferry gateway live"
 
 
-def _reason(verdict: Verdict) -> str:
+def _reason(verdict: Verdict, again: str) -> str:
     refused = (outcome.name for decision in verdict.decisions for outcome in decision.refused)
     names = list(dict.fromkeys(refused))
     if names:
-        return f"no rule of the policy allows {_some(names)}; see armferry check"
+        return f"no rule of the policy allows {_some(names)}; see: {again}"
     return verdict.obstacles[0]
 
 

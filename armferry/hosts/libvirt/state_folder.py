@@ -98,10 +98,11 @@ class DomainKinds:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A kind of guest of another host, and that host's fingerprint for it."""
+    """A kind of guest of another host, that host's fingerprint for it, and its file."""
 
     kind: GuestKind
     fingerprint: Fingerprint
+    path: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +219,7 @@ def other_hosts(state: Path) -> OtherHosts:
                     continue
                 kind = kinds.get(path.name) or _kind_of(fingerprint)
                 if kind.machine and kind.cpu:
-                    read.append(Known(kind, fingerprint))
+                    read.append(Known(kind, fingerprint, path))
         found[folder.name] = tuple(read)
     return OtherHosts(found, unreadable)
 

@@ -30,10 +30,11 @@ def known_properties(program: Path, model: str, accelerator: str) -> frozenset[s
     kind = f"{model or 'max'}-arm-cpu"
     key = f"{binary_identity(program)} {kind} {accelerator}"
     kept = cached("properties", key)
-    if kept is None:
-        kept = json.dumps(sorted(_ask(program, kind, accelerator)))
-        remember("properties", key, kept)
-    return frozenset(json.loads(kept))
+    with contextlib.suppress(ValueError, TypeError):  # one that was not kept, or is damaged
+        return frozenset(NAMES) & frozenset(json.loads(kept or ""))
+    found = _ask(program, kind, accelerator)
+    remember("properties", key, json.dumps(sorted(found)))
+    return found
 
 
 def binary_identity(program: Path) -> str:
@@ -65,11 +66,11 @@ def _path(what: str, key: str) -> Path:
     return cache_folder(_FOLDER) / f"{what}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 
-def _ask(program: Path, kind: str, accelerator: str) -> set[str]:
+def _ask(program: Path, kind: str, accelerator: str) -> frozenset[str]:
     words = ["-machine", "none", "-accel", accelerator, *BARE]
     with QemuProcess(program, words, paused=True) as qemu:
         try:
             listed = qemu.execute("qom-list-properties", {"typename": kind})
         except RefusedByQemu:
-            return set()  # a CPU that this QEMU does not have: it says so itself when started
-    return {entry["name"] for entry in listed} & set(NAMES)
+            return frozenset()  # a CPU that this QEMU does not have: it says so itself when started
+    return frozenset(NAMES) & {entry["name"] for entry in listed}
