@@ -12,7 +12,7 @@ SOURCES := $(shell find armferry -type f -not -name '*.pyc') pyproject.toml hatc
 CODE := $(wildcard armferry tests benchmarks tools/*.py hatch_build.py)
 PYTEST := $(BIN)/pytest -n 2
 
-.PHONY: help venv wheels rig lint test test-full demo bench
+.PHONY: help man venv wheels rig lint test test-full demo bench
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -41,6 +41,9 @@ wheels: .venv/.tools ## dist/: the wheel for any machine, and the one for aarch6
 	    --wheel-dir dist .
 	ARMFERRY_BOUNDARY_CC=aarch64-linux-gnu-gcc $(BIN)/pip wheel --quiet \
 	    --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+
+man: venv ## dist/man: a page for each command
+	$(BIN)/python tools/man_pages.py dist/man
 
 rig: venv ## the five QEMU releases and two libvirts, installed side by side in the cache
 	tools/bootstrap-debian
