@@ -14,7 +14,7 @@ from typing import Any
 from armferry.cli import render
 from armferry.cli.judgement import (
     EXIT_CODES,
-    Judgement,
+    Report,
     add_judgement,
     check_ends,
     command,
@@ -201,7 +201,7 @@ def _mark(image: SaveImage | None) -> Mark | None:
 
 def _through(arguments: argparse.Namespace, source: int, target: Path) -> int:
     """A descriptor to a file or to standard output, memory bounded."""
-    judgements: list[Judgement] = []
+    judgements: list[Report] = []
 
     def edits(saved: Saved) -> Sequence[CpuEdit]:
         judgement = judge_move(arguments, stream_subject(arguments.source, saved))
@@ -242,7 +242,7 @@ def _standard_output() -> int:
     return sys.stdout.fileno()
 
 
-def _load_of(arguments: argparse.Namespace, judgement: Judgement, written: str) -> str:
+def _load_of(arguments: argparse.Namespace, judgement: Report, written: str) -> str:
     """How the state is loaded; one with pages at fixed offsets only by its name and when told."""
     saved, around = judgement.source.saved, judgement.source.around
     if around is not None and around.image is not None:
@@ -259,7 +259,7 @@ def _load_of(arguments: argparse.Namespace, judgement: Judgement, written: str) 
     return f"QEMU ... -incoming 'exec:{program} {shlex.quote(written)}'"
 
 
-def _result(arguments: argparse.Namespace, judgement: Judgement) -> str:
+def _result(arguments: argparse.Namespace, judgement: Report) -> str:
     """What was written, and in what it is."""
     around = judgement.source.around
     words = "rewritten" if judgement.verdict.changed else "unchanged"
@@ -275,7 +275,7 @@ def _result(arguments: argparse.Namespace, judgement: Judgement) -> str:
     return f"{words}, written beside and renamed" if beside else words
 
 
-def _report(arguments: argparse.Namespace, judgement: Judgement) -> int:
+def _report(arguments: argparse.Namespace, judgement: Report) -> int:
     """Tells on standard output, or on standard error when that carries the stream."""
     answer = judgement.verdict.answer
     written = None if answer is Answer.FAILS else arguments.target or arguments.source

@@ -3,9 +3,9 @@
 import argparse
 import shlex
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from armferry.cli import preflight, render, words
+from armferry.cli import render, words
 from armferry.cli.options import add_policy, policy_of, policy_warnings, policy_words
 from armferry.cli.render import Cell, Table
 from armferry.cli.snapshot_option import add_snapshot, with_snapshot
@@ -22,7 +22,6 @@ from armferry.decide import (
 )
 from armferry.ends import End, Move, ResetKnowledge
 from armferry.errors import ArmferryError
-from armferry.hosts.fingerprints.kvm import Preflight
 from armferry.hosts.fingerprints.subject import (
     OWN_KVM,
     OWN_NESTED_KVM,
@@ -32,9 +31,13 @@ from armferry.hosts.fingerprints.subject import (
 )
 from armferry.policy import Policy
 
+if TYPE_CHECKING:
+    # only a move to this host's own kernel loads it
+    from armferry.hosts.fingerprints.kvm import Preflight
+
 __all__ = [
     "EXIT_CODES",
-    "Judgement",
+    "Report",
     "add_judgement",
     "check_ends",
     "command",
@@ -73,7 +76,7 @@ def add_judgement(parser: argparse.ArgumentParser, *, destination_required: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class Report:
     """A verdict and what it is about; `kernel` is what this host's own said, if it was asked.
 
     `notes` are those of the move: what is to be said of the records it was made from.
@@ -84,7 +87,7 @@ class Judgement:
     policy: Policy
     verdict: Verdict
     notes: tuple[str, ...] = ()
-    kernel: Preflight | None = None
+    kernel: "Preflight | None" = None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -106,7 +109,7 @@ class Judgement:
         return (*found, *self.notes, *self.verdict.notes)
 
 
-def judge_move(arguments: argparse.Namespace, source: Subject) -> Judgement:
+def judge_move(arguments: argparse.Namespace, source: Subject) -> Report:
     """The verdict on moving `source` as the options say. Raises ArmferryError."""
     destination = open_subject(arguments.to)
     move = Move.between(
@@ -119,11 +122,13 @@ def judge_move(arguments: argparse.Namespace, source: Subject) -> Judgement:
     with tracing(arguments) as trace:
         verdict = judge(move, policy, trace)
     if destination.text not in (OWN_KVM, OWN_NESTED_KVM):
-        return Judgement(source, destination, policy, verdict, move.notes)
+        return Report(source, destination, policy, verdict, move.notes)
+    from armferry.cli import preflight
+
     kernel = preflight.ask_kernel(move, verdict, policy, nested=destination.text == OWN_NESTED_KVM)
     refused = preflight.obstacles(kernel, policy)
     verdict = replace(verdict, obstacles=(*verdict.obstacles, *refused))
-    return Judgement(source, destination, policy, verdict, move.notes, kernel)
+    return Report(source, destination, policy, verdict, move.notes, kernel)
 
 
 def open_source(arguments: argparse.Namespace) -> Subject:
@@ -166,22 +171,29 @@ def command(verb: str, arguments: argparse.Namespace, *, source: str = "", targe
     return shlex.join(words)
 
 
-def document(judgement: Judgement) -> dict[str, Any]:
+def document(judgement: Report) -> dict[str, Any]:
     """The JSON of `check` and `ferry`."""
     kernel = judgement.kernel
+    asked = None
+    if kernel is not None:
+        from armferry.cli import preflight
+
+        asked = preflight.document(kernel)
     return {
         **verdict_document(judgement.verdict),
         "source": judgement.source.text,
         "destination": judgement.destination.text,
         "machine": judgement.source.machine,
         "warnings": list(judgement.warnings),
-        "preflight": None if kernel is None else preflight.document(kernel),
+        "preflight": asked,
     }
 
 
-def show(judgement: Judgement) -> None:
+def show(judgement: Report) -> None:
     """The verdict for a person, without the last line."""
     verdict = judgement.verdict
+    if verdict.broken:
+        render.line(f"breaks a guest that uses {', '.join(verdict.broken)}", "bad")
     saved, there = judgement.source.saved, judgement.destination
     render.facts(
         [
@@ -214,6 +226,8 @@ def show(judgement: Judgement) -> None:
         for line in verdict.stock.message.splitlines():
             render.line(f"  {line}", "faint")
     if judgement.kernel is not None:
+        from armferry.cli import preflight
+
         preflight.show(judgement.kernel)
     render.heading("Verdict")
     render.line(_summary(verdict), _role(verdict))

@@ -8,11 +8,10 @@ from armferry.decide.plan import Plan, PlanEntry
 from armferry.decide.verdict import Answer
 from armferry.policy import Properties, PsciVersion, format_global, format_list, to_toml
 from armferry.policy.properties import PSCI_VERSIONS
-from armferry.registers import parse_register
 
 __all__ = ["plan_compat", "plan_globals", "plan_prose", "plan_toml"]
 
-_PSCI = parse_register("PSCI_VERSION")
+_PSCI = 0x6030_0000_0014_0000
 _VALUES = ("take destination's", "field <= destination", "cap at destination")
 
 
@@ -46,15 +45,20 @@ def plan_prose(plan: Plan, source: str, destination: str) -> str:
     if not plan.entries:
         return (
             f"{source} moves to {destination} once armferry has rewritten it; no further policy is "
-            f"needed, risk {plan.verdict.risk}."
+            f"needed, risk {plan.verdict.risk}{_broken(plan)}."
         )
     count = len(plan.entries)
     what = "One entry is" if count == 1 else f"{count} entries are"
     listed = "\n".join(f"- {_entry(entry)}: {entry.reason}" for entry in plan.entries)
     return (
         f"{source} does not move to {destination} as things are. {what} needed, after which it "
-        f"does, risk {plan.verdict.risk}:\n{listed}"
+        f"does, risk {plan.verdict.risk}{_broken(plan)}:\n{listed}"
     )
+
+
+def _broken(plan: Plan) -> str:
+    lost = plan.verdict.broken
+    return f" (a guest that uses {', '.join(lost)} breaks)" if lost else ""
 
 
 def _entry(entry: PlanEntry) -> str:

@@ -22,6 +22,7 @@ def verdict_document(verdict: Verdict) -> dict[str, Any]:
         "risk": str(verdict.risk),
         "stock": _stock(verdict),
         "obstacles": list(verdict.obstacles),
+        "breaks": list(verdict.broken),
         "unmeasured": [str(one) for one in verdict.unmeasured],
         "circumstances": [
             {

@@ -7,6 +7,7 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from armferry.decide.causes import Dropped, LosesFeatures, ValueChanged, ValueRefused
 from armferry.decide.circumstance import Circumstance, CircumstanceKind, Weight
 from armferry.decide.circumstances import compare_circumstances
 from armferry.decide.layout import FEATURES, Effect, SectionDifference, compare_sections
@@ -80,6 +81,20 @@ class Verdict:
         risks = [decision.risk for decision in self.decisions]
         risks += [finding.risk for finding in self.findings]
         return max([*risks, *(one.risk for one in self.circumstances)], default=Risk.NONE)
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """What a running guest loses and may be using, such as `ID_AA64ISAR1_EL1.APA`."""
+        return tuple(
+            dict.fromkeys(
+                f"{outcome.name}.{lost.field.name}"
+                for decision in self.decisions
+                for outcome in decision.anomalies
+                if isinstance(outcome.cause, ValueRefused | ValueChanged | Dropped)
+                and isinstance(outcome.cause.harm, LosesFeatures)
+                for lost in outcome.cause.harm.fields
+            )
+        )
 
     @property
     def lists(self) -> tuple[dict[int, int], ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from armferry.cli.judgement import Judgement
+from armferry.cli.judgement import Report
 from armferry.cli.main import main
 from armferry.decide import judge
 from armferry.ends import Move
@@ -152,7 +152,7 @@ def test_a_kernel_that_was_asked_needs_no_record_of_every_vcpu() -> None:
     there = Subject("kvm:", fingerprint, None)
     guest = Subject("guest", replace(fingerprint, cpus=fingerprint.cpus * 2), None)
     verdict = judge(Move.between(guest.end, there.end), EMPTY)
-    unasked = Judgement(guest, there, EMPTY, verdict)
+    unasked = Report(guest, there, EMPTY, verdict)
     assert [note for note in unasked.warnings if "--smp 2" in note]
     asked = replace(unasked, kernel=Preflight("6.12", ()))
     assert not [note for note in asked.warnings if "--smp" in note]
