@@ -193,7 +193,7 @@ def _relay(
     else:
         command = [
             *(sys.executable, "-m", "armferry", "gateway", "--json", "--to", str(fingerprint)),
-            *("--listen", into, "--connect", out),
+            *("--listen", into, "--connect", out, *(["--allow-plain"] if far else [])),
         ]
     if far is not None:
         command = far.inside(command)
@@ -203,6 +203,8 @@ def _relay(
     try:
         deadline = time.monotonic() + _LIMIT
         while not _listens(process.pid, into) and time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise RuntimeError(f"{command}: {process.communicate()[1]}")
             time.sleep(0.02)
         yield process
     finally:

@@ -12,8 +12,6 @@ from pathlib import Path
 
 __all__ = ["Network", "network"]
 
-_NEAR, _FAR = "10.199.77.1", "10.199.77.2"
-
 
 @dataclass(frozen=True)
 class Network:
@@ -38,19 +36,22 @@ class Network:
 def network(gigabits: float) -> Iterator[Network]:
     """A network of that many Gbit/s each way; removed at the end."""
     name = f"armferry-{os.getpid()}"
+    # of its own, for a run that was killed leaves its network
+    third, fourth = os.getpid() % 256, os.getpid() // 256 % 64 * 4
+    here, there = (f"10.199.{third}.{fourth + end}" for end in (1, 2))
     near, far = f"afn{os.getpid() % 100000}", f"aff{os.getpid() % 100000}"
     _ip("netns", "add", name)
     try:
         _ip("link", "add", near, "type", "veth", "peer", "name", far)
         _ip("link", "set", far, "netns", name)
-        for device, address, where in ((near, _NEAR, []), (far, _FAR, ["-n", name])):
+        for device, address, where in ((near, here, []), (far, there, ["-n", name])):
             _ip(*where, "address", "add", f"{address}/30", "dev", device)
             _ip(*where, "link", "set", device, "up")
             rate = ["root", "tbf", "rate", f"{gigabits * 1000:g}mbit"]
             rate += ["burst", "4mb", "latency", "50ms"]
             _run("tc", *where, "qdisc", "add", "dev", device, *rate)
         _ip("-n", name, "link", "set", "lo", "up")
-        yield Network(name, _FAR)
+        yield Network(name, there)
     finally:
         _ip("netns", "delete", name)
 

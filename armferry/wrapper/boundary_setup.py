@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from armferry.boundary import Preload, Rule, Table, library, why_not
+from armferry.boundary import Action, Preload, Rule, Table, library, why_not
 from armferry.hosts.fingerprints.subject import STANDARD_INPUT, open_subject
 from armferry.policy import SITE_FOLDER, Policy, present_as, read_site
 from armferry.registers import Accelerator
@@ -24,7 +24,7 @@ from armferry.wrapper.beside.boundary_rules import (
 )
 from armferry.wrapper.beside.property_support import binary_identity, cached, remember
 from armferry.wrapper.commandline.command_line import CommandLine
-from armferry.wrapper.commandline.host_properties import AS, HostProperties
+from armferry.wrapper.commandline.host_properties import AS, Carry, HostProperties
 from armferry.wrapper.errors import ArgumentFault
 
 __all__ = ["Boundary", "boundary_of"]
@@ -32,12 +32,19 @@ __all__ = ["Boundary", "boundary_of"]
 
 @dataclass(frozen=True, slots=True)
 class Boundary:
-    """What QEMU runs under: `preload` is None where the library is not used, `carries` says that
+    """What QEMU runs under: `preload` is None where the library is not used. Unless `carry` is OFF
     safe-missing registers are kept at the boundary, so that nothing stands before QEMU."""
 
     table: Table
     preload: Preload | None
-    carries: bool
+    carry: Carry
+
+    @property
+    def taken_out(self) -> dict[int, int]:
+        """The carried registers that are not to leave this host as they are after reset."""
+        if self.carry is not Carry.HERE:
+            return {}
+        return {rule.index: rule.value for rule in self.table.of(Action.CARRY)}
 
     @property
     def packed(self) -> bytes:
@@ -66,7 +73,7 @@ def boundary_of(
     itself. Raises ArgumentFault, SetUpFault, KvmFault, BoundaryFault, and what opening the host
     that the guest is born as raises.
     """
-    none = Boundary(Table(()), None, False)
+    none = Boundary(Table(()), None, Carry.OFF)
     if accelerator is not Accelerator.KVM:
         if properties:
             raise ArgumentFault(

@@ -139,8 +139,9 @@ class _Launch:
         words = list(words)
         subject = self._subject
         preload = self._boundary.preload
-        judged = subject.incoming is not None and not self._boundary.carries
-        hides = bool(self._policy.hidden) and preload is None
+        judged = subject.incoming is not None and not self._boundary.carry
+        taken_out = self._boundary.taken_out
+        hides = bool(taken_out) or (bool(self._policy.hidden) and preload is None)
         self._meet(words, relayed=judged or hides)
         endpoints = self._endpoints
         incoming = self._incoming(words) if judged else None
@@ -164,7 +165,7 @@ class _Launch:
                 shuts_down_on_reboot=subject.shuts_down_on_reboot,
             )
             words += pristine.arguments
-        outgoing = HidingJudge(self._policy_for) if hides else None
+        outgoing = HidingJudge(self._policy_for, taken_out) if hides else None
         kept = {number for endpoint in endpoints for number in endpoint.descriptors}
         match incoming:
             case (NamedFd(text), _) if (named := number_in(text)) is not None:

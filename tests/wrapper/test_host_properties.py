@@ -2,7 +2,7 @@
 
 import pytest
 
-from armferry.wrapper.commandline.host_properties import HostProperties, take_host_properties
+from armferry.wrapper.commandline.host_properties import Carry, HostProperties, take_host_properties
 from armferry.wrapper.errors import ArgumentFault
 
 PFR0 = 0x603000000013C020
@@ -62,7 +62,7 @@ def test_field() -> None:
          "SYSREG_ID_AA64PFR0_EL1_CSV3=: accepted is a number"),
         ("SYSREG_ID_AA64PFR0_EL1_CSV3=" + "9" * 5000,
          "SYSREG_ID_AA64PFR0_EL1_CSV3=" + "9" * 40 + ": accepted is a number"),
-        ("x-armferry-carry=maybe", "x-armferry-carry=maybe: accepted is on or off"),
+        ("x-armferry-carry=maybe", "x-armferry-carry=maybe: accepted is on, here or off"),
         ("x-armferry-as=a,x-armferry-as=b", "x-armferry-as is given twice: 'a' and 'b'"),
     ],
 )  # fmt: skip
@@ -78,7 +78,8 @@ def test_unknown_field_names_those_there_are() -> None:
     assert "ID_AA64PFR0_EL1 has no field 'NOPE'; it has EL0, EL1," in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "carries"), [("on", True), ("off", False)])
-def test_carrying(text: str, carries: bool) -> None:
-    _, said = taken("-cpu", f"host,x-armferry-carry={text}")
-    assert said == HostProperties(carry=carries)
+@pytest.mark.parametrize("carry", list(Carry))
+def test_carrying(carry: Carry) -> None:
+    _, said = taken("-cpu", f"host,x-armferry-carry={carry.value}")
+    assert said == HostProperties(carry=carry)
+    assert bool(said.carry) is (carry is not Carry.OFF)

@@ -5,23 +5,31 @@ its value. A hidden one whose content would be lost is left out only if the rule
 every decision.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from armferry.decide import judge
 from armferry.ends import End, Move, guest_end
 from armferry.gateway import Judgement, PolicyFor
+from armferry.policy import Origin, OriginKind, Policy
 from armferry.stream.events import DeviceSection
 from armferry.stream.saved_state import cpus_of, never_ran
 
 __all__ = ["HidingJudge"]
 
+_CARRIED = (Origin(OriginKind.COMMAND_LINE, "x-armferry-carry=here"),)
+
 
 class HidingJudge:
-    """Leaves out what the policy hides, and decides nothing else."""
+    """Leaves out what the policy hides, and decides nothing else.
 
-    def __init__(self, policy_for: PolicyFor) -> None:
+    `carried` are registers that are kept for the guest and not there on this host, with what they
+    hold after reset: one that holds it in every vCPU is left out as well.
+    """
+
+    def __init__(self, policy_for: PolicyFor, carried: Mapping[int, int] | None = None) -> None:
         self._policy_for = policy_for
+        self._carried = carried or {}
 
     def prepare(self, machine: str) -> None:
         """Nothing is worth preparing: the policy was read before the guest started."""
@@ -33,11 +41,23 @@ class HidingJudge:
         # a version that is pinned was given to the guest when it started, and is for the
         # destination to lower
         policy = replace(self._policy_for(machine, guest.accelerator), psci={})
-        # a host that knows all but what is hidden, and nothing of the sections
+        at_reset = {
+            index: value
+            for index, value in self._carried.items()
+            if all(registers.get(index) == value for registers in guest.cpus)
+        }
+        policy = policy.union(
+            Policy(
+                safe_missing=dict.fromkeys(at_reset, _CARRIED),
+                resets={index: frozenset((value,)) for index, value in at_reset.items()},
+            )
+        )
+        gone = policy.hidden.keys() | at_reset.keys()
+        # a host that knows all but what is left out, and nothing of the sections
         anywhere = End(
             "any host",
             tuple(
-                {index: value for index, value in registers.items() if index not in policy.hidden}
+                {index: value for index, value in registers.items() if index not in gone}
                 for registers in guest.cpus
             ),
             guest.accelerator,

@@ -1,13 +1,15 @@
 """Properties of `-cpu host` that only armferry has: whose registers the guest is born with.
 
-    x-armferry-as=HOST          an atlas entry (atlas:5.10/neoverse-n1) or a fingerprint's file
-    x-armferry-carry=on|off     registers that this host lacks are kept for the guest
-    SYSREG_<REG>_<FIELD>=N      one field of an identification register
+    x-armferry-as=HOST        an atlas entry (atlas:5.10/neoverse-n1) or a fingerprint's file
+    x-armferry-carry=on       registers that this host lacks are kept for the guest
+    x-armferry-carry=here     the same; those that are as after reset are taken out of what leaves
+    SYSREG_<REG>_<FIELD>=N    one field of an identification register
 
 They stand on `-cpu` and on `-global` of a CPU. A command line without them stays what it was to the
 byte. SYSREG names are those of QEMU's proposed host model; here they work on any QEMU.
 """
 
+import enum
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -16,14 +18,24 @@ from armferry.option_text import keyed, segments
 from armferry.registers import Field, RegisterTextError, describe, name, parse_register
 from armferry.wrapper.errors import ArgumentFault
 
-__all__ = ["HostProperties", "SysregField", "take_host_properties"]
+__all__ = ["Carry", "HostProperties", "SysregField", "take_host_properties"]
 
 AS = "x-armferry-as"
 CARRY = "x-armferry-carry"
 SYSREG = "SYSREG_"
 
 _CPU = "arm-cpu"
-_SWITCH = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
+
+
+class Carry(enum.Enum):
+    """What is done with safe-missing registers that this host lacks."""
+
+    OFF = "off"
+    ON = "on"
+    HERE = "here"
+
+    def __bool__(self) -> bool:
+        return self is not Carry.OFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +57,7 @@ class HostProperties:
     """What the command line says. `born_as` is None where it does not say it."""
 
     born_as: str | None = None
-    carry: bool = False
+    carry: Carry = Carry.OFF
     fields: tuple[SysregField, ...] = ()
 
     def __bool__(self) -> bool:
@@ -117,7 +129,7 @@ def _of_global(option: Option) -> tuple[str, str] | None:
 
 def _read(said: Iterable[tuple[str, str]]) -> HostProperties:
     born_as: str | None = None
-    carry = False
+    carry = Carry.OFF
     fields: dict[tuple[int, str], SysregField] = {}
     for key, text in said:
         if key == AS:
@@ -125,9 +137,10 @@ def _read(said: Iterable[tuple[str, str]]) -> HostProperties:
                 raise ValueError(f"{AS} is given twice: {born_as!r} and {text!r}")
             born_as = text
         elif key == CARRY:
-            if text not in _SWITCH:
-                raise ValueError(f"{CARRY}={text}: accepted is on or off")
-            carry = _SWITCH[text]
+            try:
+                carry = Carry(text)
+            except ValueError:
+                raise ValueError(f"{CARRY}={text}: accepted is on, here or off") from None
         else:
             one = _sysreg(key, text)
             fields[one.index, one.field.name] = one
