@@ -30,7 +30,7 @@ from armferry.cli.trace import add_trace
 from armferry.decide import Answer
 from armferry.errors import ArmferryError
 from armferry.ferry.copy import Mark, copy_with_tail, send_with_tail, written_beside
-from armferry.ferry.edits import edits_of
+from armferry.ferry.edits import edit_of
 from armferry.ferry.pump import pump
 from armferry.ferry.snapshot import rewrite_snapshot
 from armferry.hosts.files.in_place import FileInPlace, finish, undo
@@ -52,7 +52,7 @@ from armferry.hosts.fingerprints.subject import (
     stream_subject,
 )
 from armferry.printable import printable
-from armferry.stream import CpuEdit, rewrite_tail
+from armferry.stream import StateEdit, rewrite_tail
 from armferry.stream.save_image import SaveImage
 
 __all__ = ["add_parsers"]
@@ -149,7 +149,7 @@ def _file(arguments: argparse.Namespace) -> int:
         saved = state_in(window, snapshot)
         judgement = judge_move(arguments, stream_subject(arguments.source, saved))
         if judgement.verdict.answer is not Answer.FAILS:
-            tail, size = rewrite_tail(saved.state, edits_of(judgement.verdict)), saved.state.size
+            tail, size = rewrite_tail(saved.state, edit_of(judgement.verdict)), saved.state.size
             if isinstance(window, FileInPlace):
                 if tail is not None:
                     window.rewrite(tail, size)
@@ -170,7 +170,7 @@ def _snapshot(arguments: argparse.Namespace, window: FileWindow, image: Image, n
     assert saved.snapshot is not None
     judgement = judge_move(arguments, stream_subject(arguments.source, saved))
     if judgement.verdict.answer is not Answer.FAILS:
-        tail = rewrite_tail(saved.state, edits_of(judgement.verdict))
+        tail = rewrite_tail(saved.state, edit_of(judgement.verdict))
         if isinstance(window, FileInPlace):
             if tail is not None:
                 rewrite_snapshot(window, image, saved.snapshot, tail)
@@ -203,12 +203,12 @@ def _through(arguments: argparse.Namespace, source: int, target: Path) -> int:
     """A descriptor to a file or to standard output, memory bounded."""
     judgements: list[Report] = []
 
-    def edits(saved: Saved) -> Sequence[CpuEdit]:
+    def edits(saved: Saved) -> StateEdit:
         judgement = judge_move(arguments, stream_subject(arguments.source, saved))
         judgements.append(judgement)
         if judgement.verdict.answer is Answer.FAILS:
             raise _Refused
-        return edits_of(judgement.verdict)
+        return edit_of(judgement.verdict)
 
     with (
         contextlib.suppress(_Refused),  # the report says so

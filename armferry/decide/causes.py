@@ -33,12 +33,15 @@ __all__ = [
     "LeftByGuest",
     "LosesFeatures",
     "Matched",
+    "Meaningless",
     "NeverRan",
+    "NotKept",
     "NotOffered",
     "NothingLost",
     "OneEndOnly",
     "OnlyThere",
     "OwnTaken",
+    "PartTaken",
     "Permission",
     "Pinned",
     "ReadsElse",
@@ -49,6 +52,7 @@ __all__ = [
     "SourceReset",
     "StockIgnores",
     "TooWide",
+    "Unlisted",
     "ValueChanged",
     "ValueLost",
     "ValueRefused",
@@ -173,7 +177,12 @@ class StockIgnores:
     """The destination's QEMU loads the guest without it by itself."""
 
 
-Permission = Hidden | Declared | OneEndOnly | Condition | HeldReset | StockIgnores
+@dataclass(frozen=True, slots=True)
+class Unlisted:
+    """The destination has the register and lists it nowhere; the guest reads the same there."""
+
+
+Permission = Hidden | Declared | OneEndOnly | Condition | HeldReset | StockIgnores | Unlisted
 
 # -- why the destination does not take a value
 
@@ -204,7 +213,14 @@ class TooWide:
     """The value has more bits than the register that it is to go into."""
 
 
-Refusal = Fixed | AtMost | Lacks | TooWide
+@dataclass(frozen=True, slots=True)
+class NotKept:
+    """The destination's QEMU does not keep `bits` of it."""
+
+    bits: int
+
+
+Refusal = Fixed | AtMost | Lacks | TooWide | NotKept
 
 # -- by which rule another value is sent
 
@@ -238,7 +254,21 @@ class Capped:
     """It is capped at the destination's."""
 
 
-Change = Pinned | OwnTaken | DifferenceInMask | FieldsFit | Capped
+@dataclass(frozen=True, slots=True)
+class PartTaken:
+    """`bits`, which do not stay, are the destination's."""
+
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Meaningless:
+    """`bits`, which do not stay, mean nothing by the architecture (RES0), and are left out."""
+
+    bits: int
+
+
+Change = Pinned | OwnTaken | DifferenceInMask | FieldsFit | Capped | PartTaken | Meaningless
 
 # -- what became of the register
 

@@ -14,11 +14,18 @@ from dataclasses import dataclass
 from armferry.decide.consent import accepts_subsection
 from armferry.decide.risk_level import Risk
 from armferry.ends import Move
-from armferry.facts import QemuRules, is_reset_content, qemu_rules
+from armferry.facts import (
+    QemuRules,
+    is_reset_content,
+    knows_device_subsection,
+    means_unused,
+    qemu_rules,
+)
 from armferry.policy import AcceptedRisk
 from armferry.stream.description import DeviceLayout, StructLayout
 
 __all__ = [
+    "CPU",
     "FEATURES",
     "Effect",
     "SectionDifference",
@@ -31,8 +38,8 @@ __all__ = [
 FEATURES = "env.features"
 """The field of the cpu section that QEMU 5.2 takes from the stream; newer ones send 0 there."""
 
-_CPU = "cpu"
-_PER_VCPU = (_CPU, "cpu_common")
+CPU = "cpu"
+_PER_VCPU = (CPU, "cpu_common")
 _LIST = ("cpreg_vmstate_indexes", "cpreg_vmstate_values")
 _OLDEST = "5.2"
 _PROPERTIES = {
@@ -96,9 +103,9 @@ def paired_sections(
     but vCPUs says nothing of other sections.
     """
     known = {(one.name, one.instance): one for one in destination}
-    vcpus_only = all(one.name == _CPU for one in destination)
+    vcpus_only = all(one.name == CPU for one in destination)
     for device in source:
-        if vcpus_only and device.name != _CPU:
+        if vcpus_only and device.name != CPU:
             continue
         there = known.get((device.name, device.instance))
         if there is None and device.name in _PER_VCPU:
@@ -138,7 +145,7 @@ class _Comparison:
                 # one that the record was made without is said once, with the others
                 if self._destination.whole or not is_of_a_device(device.name):
                     yield self._missing(device)
-            elif device.name == _CPU:
+            elif device.name == CPU:
                 yield from self._cpu(device, there)
             else:
                 yield from self._device(device, there)
@@ -174,24 +181,46 @@ class _Comparison:
             )
         else:
             yield from self._fields(device, there)
-        own = {part.name for part in _parts(there.state)}
-        for part in _parts(device.state):
-            if part.name in own:
+        own = {part.name for part in _everywhere(there.state)}
+        for name in dict.fromkeys(part.name for part in _everywhere(device.state)):
+            if name in own:
                 continue
-            if self._source.at_reset and self._destination.at_reset:
+            known = knows_device_subsection(str(self._move.qemu), name) if self._move.qemu else None
+            if known:
+                continue
+            if known is False:
+                yield self._unknown_part(device, name)
+            elif self._source.at_reset and self._destination.at_reset:
                 yield finding(
                     Effect.REFUSED,
-                    part.name,
+                    name,
                     "the destination, in the same state, does not write this subsection, so it "
                     "does not know it; only the CPU's own subsections can be left out",
                 )
             else:
                 yield finding(
                     Effect.UNCERTAIN,
-                    part.name,
+                    name,
                     "the destination's record lacks this subsection; QEMU writes some only while "
                     "a device needs them, so it may know it all the same",
                 )
+
+    def _unknown_part(self, device: DeviceLayout, name: str) -> SectionDifference:
+        """A subsection that the destination's QEMU was measured not to know."""
+        key = device.name, device.instance, name
+        content = self._source.parts.get(key)
+        unknown = f"QEMU {self._move.qemu} does not know it"
+        if content is not None and (self._source.at_reset or means_unused(name, content)):
+            why = f"{unknown}; left out: the guest uses nothing of it, so nothing is lost"
+            return self._finding(device, name, Effect.REWRITTEN, Risk.LOSSLESS, why)
+        if content is None:
+            why = f"{unknown}, and the stream does not describe where it ends"
+            return self._finding(device, name, Effect.REFUSED, Risk.NONE, why)
+        if name in self._accepted.subsections or self._accepted.lossy:
+            why = f"{unknown}; left out: what it holds is lost"
+            return self._finding(device, name, Effect.REWRITTEN, Risk.LOSSY, why)
+        why = f"{unknown}, and the guest uses it{UNNAMED} (--accept-risk {name})"
+        return self._finding(device, name, Effect.REFUSED, Risk.LOSSY, why)
 
     def _fields(self, device: DeviceLayout, there: DeviceLayout) -> Iterator[SectionDifference]:
         """QEMU reads fields by their place: one that was renamed is none, a gap may be fatal."""
@@ -217,8 +246,7 @@ class _Comparison:
     def _same_state(self) -> bool:
         """Whether both ends have as many vCPUs and were recorded before they ran."""
         here, there = (
-            sum(one.name == _CPU for one in end.devices)
-            for end in (self._source, self._destination)
+            sum(one.name == CPU for one in end.devices) for end in (self._source, self._destination)
         )
         return self._source.at_reset and self._destination.at_reset and here == there
 
@@ -300,14 +328,37 @@ class _Comparison:
 def _lengths(state: StructLayout) -> dict[str, int]:
     """Bytes of each field by name; without the registers, which are compared one by one.
 
+    Subsections of structures are left out as well: they are compared by name.
+
     Empty for a cpu section of which nobody described the fields.
     """
     lengths: dict[str, int] = {}
     for field in state.fields:
-        lengths[field.name] = lengths.get(field.name, 0) + field.length
-    if state.name == _CPU and lengths.keys().isdisjoint(_LIST):
+        parts = 0 if field.struct is None else _parts_length(field.struct)
+        lengths[field.name] = lengths.get(field.name, 0) + field.length - field.count * parts
+    if state.name == CPU and lengths.keys().isdisjoint(_LIST):
         return {}
     return {name: length for name, length in lengths.items() if name not in _LIST}
+
+
+def _parts_length(state: StructLayout) -> int:
+    """Bytes of a structure's subsections, those of structures in it included."""
+    inner = sum(
+        field.count * _parts_length(field.struct)
+        for field in state.fields
+        if field.struct is not None
+    )
+    return inner + state.length - state.fields_length
+
+
+def _everywhere(state: StructLayout) -> Iterator[StructLayout]:
+    """Every subsection, those of structures among the fields too."""
+    for field in state.fields:
+        if field.struct is not None:
+            yield from _everywhere(field.struct)
+    for part in state.subsections:
+        yield part
+        yield from _everywhere(part)
 
 
 def _parts(state: StructLayout) -> Iterator[StructLayout]:

@@ -21,19 +21,24 @@ from armferry.decide.causes import (
     Hidden,
     LeftByGuest,
     Matched,
+    Meaningless,
     NeverRan,
+    NotKept,
     NotOffered,
     OneEndOnly,
     OnlyThere,
     Permission,
     RenamedTo,
     ResetByRule,
+    SameThere,
     StockIgnores,
     TooWide,
+    Unlisted,
     ValueChanged,
     ValueRefused,
 )
 from armferry.decide.consent import accepts
+from armferry.decide.kept_bits import meaningless
 from armferry.decide.model import Decision, RegisterClass, RegisterOutcome
 from armferry.decide.reset import reset_evidence
 from armferry.decide.risk import assess
@@ -184,7 +189,9 @@ class _Merge:
         allowed = _first_accepted(self._permissions(index))
         if allowed is not None:
             return allowed
-        found = assess(index, value, None, self._evidence(index))
+        found = assess(index, value, self._reads_later(index), self._evidence(index))
+        if index in self._destination.unlisted and found.risk <= Risk.LOSSLESS:
+            return self._dropped(index, Unlisted(), ())
         if self._stock_loads and found.risk <= Risk.LOSSLESS:
             return self._dropped(index, StockIgnores(), ())
         cause = Dropped(None, found.harm)
@@ -249,6 +256,10 @@ class _Merge:
         refused = refusal(index, value, self._destination)
         if refused is None:
             return self._outcome(index, RegisterClass.MATCHED, value, Risk.NONE, Matched())
+        if isinstance(refused, NotKept) and meaningless(index, refused.bits, self._incoming):
+            sent = value ^ refused.bits
+            cause = ValueChanged(Meaningless(refused.bits), value, sent, SameThere())
+            return self._outcome(index, RegisterClass.VALUE_TOLERATED, sent, Risk.LOSSLESS, cause)
         return self._other_value(index, value) or self._value_refused(
             index, value, ValueRefused(refused, value, self._own(index), self._harm(index, value))
         )
@@ -401,9 +412,9 @@ class _Merge:
         be loaded from a slot that QEMU (up to 10.x) never filled, so the destination's is sent.
         """
         own = self._destination.registers.get(index)
-        if own is not None and self._kvm and not self._destination.at_reset:
-            return UNKNOWN
-        return own
+        if own is None:
+            return self._destination.unlisted.get(index)
+        return UNKNOWN if self._kvm and not self._destination.at_reset else own
 
     def _evidence(self, index: int) -> Evidence | None:
         return reset_evidence(

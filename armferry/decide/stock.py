@@ -11,11 +11,12 @@ import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from armferry.decide.kept_bits import never_changes, not_kept
 from armferry.decide.layout import FEATURES, brings_own_word, is_of_a_device, paired_sections
 from armferry.decide.memory import BlockProblem, compare_memory, grown_limit
 from armferry.decide.values import refusal
-from armferry.ends import UNKNOWN, Move
-from armferry.facts import QemuRules, qemu_rules, tcg_ignores_writes
+from armferry.ends import UNKNOWN, Destination, Move
+from armferry.facts import QemuRules, knows_device_subsection, qemu_rules
 from armferry.registers import (
     Accelerator,
     Arm64System,
@@ -23,7 +24,6 @@ from armferry.registers import (
     Firmware,
     FirmwareBitmap,
     Sve,
-    counts_vcpus,
     decode,
     describe,
 )
@@ -181,7 +181,21 @@ class _Load:
                 f"{prefix}unsupported version {device.version} for '{device.name}' v{there.version}"
             )
             return self._stopped(MessageClass.DEVICE_VERSION, text)
-        return None
+        return None if device.name == _CPU else self._unknown_part(device)
+
+    def _unknown_part(self, device: DeviceLayout) -> StockVerdict | None:
+        """The first subsection that the release does not know, of the device or inside it."""
+        found = next(_unknown(device.state, str(self._move.qemu)), None)
+        if found is None:
+            return None
+        fields, parent, name = found
+        text = self._rules.unknown_subsection.format(name=name, parent=parent)
+        error = _device_error(device.instance, device.name)
+        if self._rules.device_error_on_own_line:
+            self._lines += [*(f"Failed to load {field}" for field in fields), error, text]
+        else:
+            self._lines.append(f"load of migration failed: Invalid argument: {error}: {text}")
+        return self._verdict(MessageClass.UNKNOWN_SUBSECTION)
 
     def _stopped(self, group: MessageClass, text: str) -> StockVerdict:
         """A load that ended outside any device's own state."""
@@ -331,10 +345,8 @@ class _Load:
         else:
             culprits = tuple(
                 index
-                for index, own in sorted(destination.registers.items())
-                if tcg_ignores_writes(index)
-                and self._slot(slots, index) != own
-                and (destination.same_vcpus or not counts_vcpus(index))
+                for index in sorted(destination.registers)
+                if self._does_not_stay(index, self._slot(slots, index), destination)
             )
         if culprits:
             return self._failed(vcpu, MessageClass.REGISTERS_REFUSED, culprits)
@@ -363,6 +375,12 @@ class _Load:
         self._lines.append(self._rules.put_failure)
         return self._verdict(MessageClass.REGISTERS_REFUSED, culprits)
 
+    def _does_not_stay(self, index: int, value: int | None, destination: Destination) -> bool:
+        """Whether TCG reads back another value than the one that is written."""
+        if value is None:  # nobody knows what is written
+            return never_changes(index, destination)
+        return bool(not_kept(index, value, destination))
+
     def _slot(self, slots: Mapping[int, int], index: int) -> int | None:
         """The value that is written: None for one that nobody can know."""
         return slots.get(index, 0 if self._rules.empty_slot_is_zero else None)
@@ -387,8 +405,21 @@ class _Load:
         )
 
 
-def _device_error(vcpu: int) -> str:
-    return f"error while loading state for instance {vcpu:#x} of device 'cpu'"
+def _device_error(instance: int, device: str = _CPU) -> str:
+    return f"error while loading state for instance {instance:#x} of device '{device}'"
+
+
+def _unknown(state: StructLayout, version: str) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    """Subsections that a release does not know: fields around it (inner first), parent, name."""
+    for field in state.fields:
+        if field.struct is not None:
+            for around, parent, name in _unknown(field.struct, version):
+                yield (*around, f"{state.name}:{field.name}"), parent, name
+    for part in state.subsections:
+        if knows_device_subsection(version, part.name) is False:
+            yield (), state.name, part.name
+        else:
+            yield from _unknown(part, version)
 
 
 def _parts(state: StructLayout) -> Iterator[tuple[str, StructLayout]]:

@@ -17,12 +17,14 @@ from armferry.decide.causes import (
     FieldsFit,
     Fixed,
     Lacks,
+    NotKept,
     OwnTaken,
+    PartTaken,
     Pinned,
     Refusal,
 )
+from armferry.decide.kept_bits import not_kept
 from armferry.ends import Destination
-from armferry.facts import tcg_ignores_writes
 from armferry.policy import (
     CapAtDestination,
     DifferInMask,
@@ -98,13 +100,17 @@ def refusal(index: int, source: int, destination: Destination) -> Refusal | None
         if source & ~own:
             return Lacks(source & ~own)
         return None
-    fixed_there = register.constant if kvm else tcg_ignores_writes(index)
-    if not fixed_there or (counts_vcpus(index) and not destination.same_vcpus):
+    if not kvm:
+        bits = not_kept(index, source, destination)
+        if not bits:
+            return None
+        return NotKept(bits) if destination.kept.get(index) else Fixed(own)
+    if not register.constant or (counts_vcpus(index) and not destination.same_vcpus):
         return None
-    if kvm and _kernel_lets_be_set(index, source, own, destination.writable):
+    if _kernel_lets_be_set(index, source, own, destination.writable):
         return None
     every_cache = destination.registers.keys() >= _EVERY_CACHE
-    if kvm and register.kind is Kind.CACHE_GEOMETRY and every_cache:
+    if register.kind is Kind.CACHE_GEOMETRY and every_cache:
         return None
     return Fixed(own)
 
@@ -147,7 +153,11 @@ def tolerated_values(
         named = names_register(rule)
         match rule:
             case TakeDestination():
-                yield ValueRule(own, OwnTaken(), placed.origins, named)
+                bits = not_kept(index, source, destination)
+                if destination.kept.get(index) and bits:
+                    yield ValueRule(source ^ bits, PartTaken(bits), placed.origins, named)
+                else:
+                    yield ValueRule(own, OwnTaken(), placed.origins, named)
             case DifferInMask(mask=mask) if not (source ^ own) & ~mask:
                 yield ValueRule(own, DifferenceInMask(mask), placed.origins, named)
             case FieldsAtMostDestination() if fields_fit(index, source, own):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from armferry.decide.causes import Dropped, LosesFeatures, ValueChanged, ValueRefused
 from armferry.decide.circumstance import Circumstance, CircumstanceKind, Weight
 from armferry.decide.circumstances import compare_circumstances
-from armferry.decide.layout import FEATURES, Effect, SectionDifference, compare_sections
+from armferry.decide.layout import CPU, FEATURES, Effect, SectionDifference, compare_sections
 from armferry.decide.merge import decide_all
 from armferry.decide.model import Decision, RegisterOutcome
 from armferry.decide.risk_level import Risk
@@ -107,9 +107,19 @@ class Verdict:
             finding.subject
             for finding in self.findings
             if finding.effect is Effect.REWRITTEN
-            and finding.instance == vcpu
+            and (finding.device, finding.instance) == (CPU, vcpu)
             and finding.subject != FEATURES
         )
+
+    @property
+    def dropped_elsewhere(self) -> dict[tuple[str, int], frozenset[str]]:
+        """The subsections that any other section is sent without, by its name and instance."""
+        dropped: dict[tuple[str, int], frozenset[str]] = {}
+        for finding in self.findings:
+            if finding.effect is Effect.REWRITTEN and finding.device != CPU:
+                key = finding.device, finding.instance
+                dropped[key] = dropped.get(key, frozenset()) | {finding.subject}
+        return dropped
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -22,12 +22,15 @@ from armferry.decide.causes import (
     LeftByGuest,
     LosesFeatures,
     Matched,
+    Meaningless,
     NeverRan,
     NothingLost,
+    NotKept,
     NotOffered,
     OneEndOnly,
     OnlyThere,
     OwnTaken,
+    PartTaken,
     Permission,
     Pinned,
     ReadsElse,
@@ -37,6 +40,7 @@ from armferry.decide.causes import (
     SourceReset,
     StockIgnores,
     TooWide,
+    Unlisted,
     ValueChanged,
     ValueLost,
     ValueRefused,
@@ -99,10 +103,12 @@ def _sentence(index: int, cause: Cause, *, planned: bool) -> str:
             return f"{_arrives(renamed, '; ')}{what}"
         case ValueRefused(refused, value, own, harm, renamed):
             assert not isinstance(refused, TooWide)
-            what = f"{_refusal(index, refused)}: {differences(index, value, own)}"
+            change = differences(index, value, own)
+            what = _refusal(index, refused) + (f": {change}" if change else "")
             return f"{_arrives(renamed, '; ')}{what}{_breaks(harm)}"
         case ValueChanged(rule, value, sent, harm, renamed):
-            what = f"{_change(rule)}: {differences(index, value, sent)}"
+            change = differences(index, value, sent)
+            what = _change(rule) + (f": {change}" if change else "")
             return f"{_arrives(renamed, '; ')}{what}{_breaks(harm)}"
         case NotOffered(version, own):
             return (
@@ -133,9 +139,11 @@ def _permission(permission: Permission) -> str:
             return "may be dropped while it holds its reset value"
         case StockIgnores():
             return "the destination's QEMU loads the guest without it"
+        case Unlisted():
+            return "the destination has it, though not in its list"
 
 
-def _refusal(index: int, refused: Fixed | AtMost | Lacks) -> str:
+def _refusal(index: int, refused: Fixed | AtMost | Lacks | NotKept) -> str:
     match refused:
         case Fixed(own):
             return f"the destination fixes it at {own:#x}"
@@ -143,6 +151,8 @@ def _refusal(index: int, refused: Fixed | AtMost | Lacks) -> str:
             return f"the destination offers {_shown(index, own)} at most"
         case Lacks(bits):
             return f"the destination lacks {_shown(index, bits)}"
+        case NotKept(bits):
+            return f"the destination's QEMU does not keep its bits {bits:#x}"
 
 
 def _change(rule: Change) -> str:
@@ -157,6 +167,10 @@ def _change(rule: Change) -> str:
             return "no field is beyond the destination's"
         case Capped():
             return "it is capped at the destination's"
+        case PartTaken(bits):
+            return f"its bits {bits:#x} do not stay and are the destination's"
+        case Meaningless(bits):
+            return f"its bits {bits:#x} do not stay and mean nothing (RES0): left out"
 
 
 def _evidence(evidence: Evidence) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 
 from armferry.ends.unknown import UNKNOWN, NotKnown
 from armferry.ends.vcpu import Destination
+from armferry.facts import kept_bits
 from armferry.registers import Accelerator
 from armferry.stream.description import DeviceLayout
 from armferry.stream.events import Configuration, RamBlock
@@ -52,6 +53,8 @@ class End:
     that could run it; `at_reset` that the values are those after reset: a guest that never ran, or
     a host recorded before any guest ran. `devices` is empty when nothing is known of the sections.
 
+    `parts` has the content of each subsection of every other section, by the section's name and
+    instance and its own name; those of equal name in one section are joined.
     `contents` has for each vCPU the content of each subsection of `cpu`, by name, and `words` the
     env.features word of each, both empty where the end is no stream. `features` is the host's own
     env.features word, None unless its QEMU takes the word from the stream. `writable` maps an
@@ -75,6 +78,7 @@ class End:
     kernel: str | NotKnown = UNKNOWN
     devices: tuple[DeviceLayout, ...] = ()
     contents: tuple[Mapping[str, bytes], ...] = ()
+    parts: Mapping[tuple[str, int, str], bytes] = field(default_factory=dict)
     words: tuple[int, ...] = ()
     features: int | None = None
     writable: Mapping[int, int] | NotKnown = UNKNOWN
@@ -92,8 +96,11 @@ class End:
         """The list of one vCPU; one that was not recorded is like the first."""
         return self.cpus[vcpu] if vcpu < len(self.cpus) else self.cpus[0]
 
-    def destinations(self, vcpus: int) -> tuple[Destination, ...]:
-        """What each of a guest's `vcpus` vCPUs would find here."""
+    def destinations(self, vcpus: int, qemu: str | NotKnown = UNKNOWN) -> tuple[Destination, ...]:
+        """What each of a guest's `vcpus` vCPUs would find here, with QEMU `qemu`."""
+        measured = None
+        if self.accelerator is Accelerator.TCG and qemu is not UNKNOWN:
+            measured = kept_bits(qemu, "" if self.cpu is UNKNOWN else self.cpu, self.cpus[0])
         return tuple(
             Destination(
                 self.registers(vcpu),
@@ -102,6 +109,8 @@ class End:
                 None if self.writable is UNKNOWN else self.writable,
                 vcpus == len(self.cpus) or self.whole,
                 None if self.hardware is UNKNOWN else self.hardware,
+                {} if measured is None else measured.kept,
+                {} if measured is None else measured.unlisted,
             )
             for vcpu in range(vcpus)
         )

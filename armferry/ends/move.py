@@ -52,7 +52,7 @@ class Move:
     @cached_property
     def destinations(self) -> tuple[Destination, ...]:
         """What each vCPU of the guest finds on the destination."""
-        return self.destination.destinations(len(self.source.cpus))
+        return self.destination.destinations(len(self.source.cpus), self.qemu)
 
     @cached_property
     def facts(self) -> tuple[SourceFacts, ...]:

@@ -1,7 +1,7 @@
 """The two ends of a move as one vCPU sees them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from armferry.registers import Accelerator
 
@@ -18,6 +18,8 @@ class Destination:
     (KVM_ARM_GET_REG_WRITABLE_MASKS); None when the kernel was not asked. `same_vcpus` is False
     when the list was recorded with another number of vCPUs than the guest has. `hardware` maps an
     identification register to the value of the host's own hardware; None when it is not known.
+    `kept` maps a register to the bits that the host's QEMU keeps under TCG, `unlisted` a register
+    that no list has to what a guest reads there; what they lack was not measured.
     """
 
     registers: Mapping[int, int]
@@ -26,6 +28,8 @@ class Destination:
     writable: Mapping[int, int] | None = None
     same_vcpus: bool = True
     hardware: Mapping[int, int] | None = None
+    kept: Mapping[int, int] = field(default_factory=dict)
+    unlisted: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

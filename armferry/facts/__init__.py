@@ -1,5 +1,6 @@
 """What QEMU releases and kernels do, as data: one loader, each set with what it rests on."""
 
+from armferry.facts.kept import KeptBits, kept_bits
 from armferry.facts.machines import unversioned_machines
 from armferry.facts.measured import (
     FactSubject,
@@ -13,6 +14,8 @@ from armferry.facts.qemu import (
     MissingRule,
     QemuRules,
     is_reset_content,
+    knows_device_subsection,
+    means_unused,
     qemu_rules,
     tcg_ignores_writes,
 )
@@ -27,11 +30,15 @@ from armferry.facts.release import (
 __all__ = [
     "Abort",
     "FactSubject",
+    "KeptBits",
     "MissingRule",
     "QemuRules",
     "UnknownQemuVersion",
     "Unmeasured",
     "is_reset_content",
+    "kept_bits",
+    "knows_device_subsection",
+    "means_unused",
     "measured_from",
     "measured_to",
     "newest_match",

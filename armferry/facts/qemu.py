@@ -19,6 +19,8 @@ __all__ = [
     "QemuRules",
     "applies",
     "is_reset_content",
+    "knows_device_subsection",
+    "means_unused",
     "qemu_bases",
     "qemu_rules",
     "tcg_ignores_writes",
@@ -140,6 +142,21 @@ def is_reset_content(subsection: str, content: bytes) -> bool:
     return reset is not None and content == bytes([reset]) * len(content)
 
 
+def knows_device_subsection(version: str, name: str) -> bool | None:
+    """Whether a release reads a subsection of a section other than cpu; None for one not measured.
+
+    Raises UnknownQemuVersion.
+    """
+    row = _device_subsections()["known"].get(name)
+    return None if row is None else applies(row, version)
+
+
+def means_unused(subsection: str, content: bytes) -> bool:
+    """Whether a subsection of a section other than cpu holds nothing that a guest uses."""
+    row = _device_subsections()["known"].get(subsection, {})
+    return row.get("unused") == "zero" and not any(content)
+
+
 def tcg_ignores_writes(index: int) -> bool:
     """Whether TCG keeps its own value of a register whatever comes, and so refuses another."""
     register = describe(index)
@@ -157,6 +174,7 @@ def qemu_bases(version: str) -> Iterator[Basis]:
             yield basis(one)
     yield basis(data["tcg"])
     yield basis(_subsections())
+    yield basis(_device_subsections())
 
 
 def applies(row: Mapping[str, Any], version: str) -> bool:
@@ -174,6 +192,11 @@ def _missing(row: Mapping[str, str]) -> MissingRule:
     return MissingRule(
         either_end=False, mask=int(row["mask"], 16), expected=int(row["expected"], 16)
     )
+
+
+def _device_subsections() -> Mapping[str, Any]:
+    found: Mapping[str, Any] = table("device_subsections")["subsections"]
+    return found
 
 
 def _subsections() -> Mapping[str, Any]:

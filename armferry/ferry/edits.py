@@ -4,14 +4,15 @@ One function, so that a file, a pipe and a connection are all rewritten in the s
 """
 
 from armferry.decide import Verdict
-from armferry.stream import CpuEdit
+from armferry.stream import CpuEdit, StateEdit
 
-__all__ = ["edits_of"]
+__all__ = ["edit_of"]
 
 
-def edits_of(verdict: Verdict) -> tuple[CpuEdit, ...]:
-    """What becomes of each vCPU's section, in order."""
-    return tuple(
+def edit_of(verdict: Verdict) -> StateEdit:
+    """What becomes of the device state."""
+    cpus = tuple(
         CpuEdit(registers, verdict.dropped_subsections(vcpu), verdict.features)
         for vcpu, registers in enumerate(verdict.lists)
     )
+    return StateEdit(cpus, verdict.dropped_elsewhere)

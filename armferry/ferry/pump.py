@@ -9,20 +9,20 @@ stays one; where the output can be sought in, it is marked complete only when it
 import fcntl
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from armferry.ferry.errors import FerryError, WriteFault
 from armferry.hosts.files.compression import compressed
 from armferry.hosts.files.descriptor import write_all
 from armferry.hosts.files.saved_file import Saved, StreamHead, take_head
-from armferry.stream import CpuEdit, SavedCollector, StreamParser, old_tail, rewrite_tail
+from armferry.stream import SavedCollector, StateEdit, StreamParser, old_tail, rewrite_tail
 
 __all__ = ["Edits", "pump"]
 
 _CHUNK = 1 << 20
 
-Edits = Callable[[Saved], Sequence[CpuEdit]]
-"""What becomes of the vCPUs of a saved state, one for each; raises to refuse it."""
+Edits = Callable[[Saved], StateEdit]
+"""What becomes of a saved state; raises to refuse it."""
 
 
 def pump(source: int, target: int, edits: Edits, step: Callable[[], None] | None = None) -> Saved:

@@ -10,13 +10,13 @@ from typing import Any
 
 from armferry.decide import Answer, Verdict, judge
 from armferry.ends import UNKNOWN, End, Move, ResetKnowledge, guest_end
-from armferry.ferry.edits import edits_of
+from armferry.ferry.edits import edit_of
 from armferry.gateway.errors import Refused
 from armferry.policy import Policy
 from armferry.registers import Accelerator
-from armferry.stream import CpuState, rewrite_cpu
+from armferry.stream import CpuState
 from armferry.stream.events import DeviceSection
-from armferry.stream.rewrite import rewrite_description, rewrite_sections
+from armferry.stream.rewrite import new_payloads, rewrite_description, rewrite_sections
 from armferry.stream.saved_state import cpus_of, never_ran
 
 __all__ = ["Judge", "Judgement", "PolicyFor"]
@@ -50,18 +50,12 @@ class Judgement:
 
     def state(self) -> bytes:
         """The sections on the wire as they were decided on."""
-        payloads = {
-            cpu.instance: rewrite_cpu(cpu, edit)
-            for cpu, edit in zip(self.cpus, edits_of(self.verdict), strict=True)
-        }
+        payloads = new_payloads(self.sections, self.cpus, edit_of(self.verdict))
         return rewrite_sections(self.sections, payloads)
 
     def description(self, document: Mapping[str, Any]) -> dict[str, Any]:
         """`document` as it describes `state`."""
-        instances = (cpu.instance for cpu in self.cpus)
-        return rewrite_description(
-            document, dict(zip(instances, edits_of(self.verdict), strict=True))
-        )
+        return rewrite_description(document, self.cpus, edit_of(self.verdict))
 
 
 class Judge:
@@ -109,6 +103,7 @@ class Judge:
             cpus,
             tuple(one.layout for one in sections if one.layout is not None),
             fresh=never_ran(sections, cpus),
+            sections=sections,
         )
         return Judgement(tuple(sections), cpus, self._verdict(source, self._source))
 

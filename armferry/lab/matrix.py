@@ -19,7 +19,7 @@ from pathlib import Path
 from armferry.cache import cache_folder
 from armferry.decide import Answer, Plan, Verdict, judge, make_plan
 from armferry.ends import Move
-from armferry.ferry.edits import edits_of
+from armferry.ferry.edits import edit_of
 from armferry.hosts.files.atomic import write_whole
 from armferry.hosts.fingerprints.kvm import Refusal
 from armferry.lab.host import HostSpec, LabHost
@@ -112,7 +112,7 @@ def foretell(source: Recording, destination: Recording) -> Foretold:
     plan = make_plan(move, base)
     assert guest.saved is not None
     data = source.stream.read_bytes()
-    tail = rewrite_tail(guest.saved, edits_of(plan.verdict)) if plan.works else None
+    tail = rewrite_tail(guest.saved, edit_of(plan.verdict)) if plan.works else None
     given = data if tail is None else data[: tail.offset] + tail.data
     return Foretold(judge(move, base), plan, make_plan(if_running(move), base), given)
 

@@ -15,7 +15,7 @@ from armferry.stream.errors import (
 )
 from armferry.stream.parser import StreamParser
 from armferry.stream.reading import Window, read_saved
-from armferry.stream.rewrite import NewTail, old_tail, rewrite_tail
+from armferry.stream.rewrite import NewTail, StateEdit, old_tail, rewrite_tail
 from armferry.stream.saved_state import SavedCollector, SavedState
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "OversizedStream",
     "SavedCollector",
     "SavedState",
+    "StateEdit",
     "StreamError",
     "StreamParser",
     "TruncatedStream",

@@ -1,22 +1,25 @@
-"""A saved state's device state with other cpu sections.
+"""A saved state's device state with other cpu sections, and without some subsections.
 
-Knows which bytes change: each cpu section that is edited, and what the description says of it.
+Knows which bytes change: each section that is edited, and what the description says of it.
 Everything else comes out as it came in; when nothing is edited, every byte does.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from armferry.stream.cpu import CPU_SECTION, CpuEdit, rewrite_cpu
+from armferry.stream.cpu import CPU_SECTION, CpuEdit, CpuState, rewrite_cpu
 from armferry.stream.errors import UnsupportedStream
 from armferry.stream.events import DeviceSection
 from armferry.stream.saved_state import SavedState
+from armferry.stream.subsections import described_without, payload_without
 from armferry.stream.wire import BE32, SectionType
 
 __all__ = [
     "NewTail",
+    "StateEdit",
+    "new_payloads",
     "old_tail",
     "rewrite_description",
     "rewrite_sections",
@@ -24,6 +27,18 @@ __all__ = [
 ]
 
 _COUNTED = ("cpreg_vmstate_indexes", "cpreg_vmstate_values")
+
+
+@dataclass(frozen=True, slots=True)
+class StateEdit:
+    """What a device state is to become.
+
+    `cpus` has an edit for each vCPU in order; `without` maps the name and instance of another
+    section to the names of the subsections that it loses.
+    """
+
+    cpus: Sequence[CpuEdit]
+    without: Mapping[tuple[str, int], frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +57,8 @@ def old_tail(saved: SavedState) -> NewTail:
     return NewTail(saved.state_offset, data)
 
 
-def rewrite_tail(saved: SavedState, edits: Sequence[CpuEdit]) -> NewTail | None:
-    """The end of the stream after `edits`, one for each vCPU in order.
+def rewrite_tail(saved: SavedState, edit: StateEdit) -> NewTail | None:
+    """The end of the stream after `edit`.
 
     None when nothing changes. Begins at the first section that does. Raises UnsupportedStream
     for a recording of a postcopy migration: only its source can finish that.
@@ -54,29 +69,43 @@ def rewrite_tail(saved: SavedState, edits: Sequence[CpuEdit]) -> NewTail | None:
             offset=saved.state_offset,
             advice="save the guest to a file instead",
         )
-    payloads = {
-        cpu.instance: rewrite_cpu(cpu, edit) for cpu, edit in zip(saved.cpus, edits, strict=True)
-    }
-    changed = [cpu for cpu in saved.cpus if cpu.section.payload != payloads[cpu.instance]]
+    payloads = new_payloads(saved.sections, saved.cpus, edit)
+    changed = [one for one in saved.sections if payloads.get(_key(one), one.payload) != one.payload]
     if not changed:
         return None
-    offset = changed[0].section.offset
+    offset = changed[0].offset
     rest = tuple(section for section in saved.sections if section.offset >= offset)
     data = rewrite_sections(rest, payloads) + bytes([SectionType.END])
     if saved.description is not None:
-        by_cpu = dict(zip((cpu.instance for cpu in saved.cpus), edits, strict=True))
-        text = json.dumps(rewrite_description(saved.description, by_cpu)).encode()
-        data += _described(text)
+        document = rewrite_description(saved.description, saved.cpus, edit)
+        data += _described(json.dumps(document).encode())
     return NewTail(offset, data)
 
 
-def rewrite_sections(sections: Sequence[DeviceSection], payloads: Mapping[int, bytes]) -> bytes:
-    """`sections` on the wire, headers and footers included; each cpu with its new payload."""
+def new_payloads(
+    sections: Sequence[DeviceSection], cpus: Sequence[CpuState], edit: StateEdit
+) -> dict[tuple[str, int], bytes]:
+    """The payload of each section that `edit` is about, by name and instance.
+
+    Raises CorruptStream where a subsection does not stand where the description says.
+    """
+    payloads = {
+        (CPU_SECTION, cpu.instance): rewrite_cpu(cpu, one)
+        for cpu, one in zip(cpus, edit.cpus, strict=True)
+    }
+    for section in sections:
+        if _key(section) in edit.without:
+            payloads[_key(section)] = payload_without(section, edit.without[_key(section)])
+    return payloads
+
+
+def rewrite_sections(
+    sections: Sequence[DeviceSection], payloads: Mapping[tuple[str, int], bytes]
+) -> bytes:
+    """`sections` on the wire, headers and footers included, those of `payloads` with theirs."""
     parts: list[bytes] = []
     for section in sections:
-        payload = section.payload
-        if section.name == CPU_SECTION:
-            payload = payloads.get(section.instance, payload)
+        payload = payloads.get(_key(section), section.payload)
         name = section.name.encode()
         parts += (
             bytes([SectionType.FULL]) + BE32.pack(section.id) + bytes([len(name)]) + name,
@@ -88,23 +117,38 @@ def rewrite_sections(sections: Sequence[DeviceSection], payloads: Mapping[int, b
 
 
 def rewrite_description(
-    document: Mapping[str, Any], edits: Mapping[int, CpuEdit]
+    document: Mapping[str, Any], cpus: Sequence[CpuState], edit: StateEdit
 ) -> dict[str, Any]:
-    """A copy of `document` that describes each cpu, by its instance, as it is after its edit."""
-    devices = [
-        _edited(device, edits[device["instance_id"]])
-        if device["name"] == CPU_SECTION and device["instance_id"] in edits
-        else device
-        for device in document["devices"]
-    ]
-    return {**document, "devices": devices}
+    """A copy of `document` that describes each section as it is after `edit`."""
+    edits = {cpu.instance: one for cpu, one in zip(cpus, edit.cpus, strict=True)}
+    return {
+        **document,
+        "devices": [_edited(device, edits, edit.without) for device in document["devices"]],
+    }
+
+
+def _edited(
+    device: Mapping[str, Any],
+    edits: Mapping[int, CpuEdit],
+    without: Mapping[tuple[str, int], frozenset[str]],
+) -> Mapping[str, Any]:
+    key = device["name"], device["instance_id"]
+    if key in without:
+        return described_without(device, without[key])
+    if key[0] == CPU_SECTION and key[1] in edits:
+        return _edited_cpu(device, edits[key[1]])
+    return device
+
+
+def _key(section: DeviceSection) -> tuple[str, int]:
+    return section.name, section.instance
 
 
 def _described(text: bytes) -> bytes:
     return bytes([SectionType.DESCRIPTION]) + BE32.pack(len(text)) + text
 
 
-def _edited(device: Mapping[str, Any], edit: CpuEdit) -> dict[str, Any]:
+def _edited_cpu(device: Mapping[str, Any], edit: CpuEdit) -> dict[str, Any]:
     """What the description says of one cpu, after its edit."""
     new = dict(device)
     new["fields"] = [

@@ -25,7 +25,7 @@ from armferry.decide import (
     plan_toml,
 )
 from armferry.ends import Move
-from armferry.ferry.edits import edits_of
+from armferry.ferry.edits import edit_of
 from armferry.hosts.fingerprints.subject import Subject, open_subject
 from armferry.hosts.qmp.process import LoadResult, MachineSpec, QemuProcess
 from armferry.lab.guest import GuestLog
@@ -202,7 +202,7 @@ def ferried(rig: Rig, pair: Pair, source: Subject, verdict: Verdict, kind: str) 
     """The file that a QEMU is given: the source's with the verdict's edits."""
     assert source.saved is not None
     path = rig.folder / f"{pair}.{kind}"
-    tail = rewrite_tail(source.saved, edits_of(verdict))
+    tail = rewrite_tail(source.saved, edit_of(verdict))
     data = Path(source.text).read_bytes()
     path.write_bytes(data if tail is None else data[: tail.offset] + tail.data)
     twice = open_subject(str(path))
@@ -213,7 +213,7 @@ def ferried(rig: Rig, pair: Pair, source: Subject, verdict: Verdict, kind: str) 
     assert again.answer is Answer.WORKS, again.events
     assert again.stock is not None
     assert again.stock.loads, again.stock
-    assert rewrite_tail(twice.saved, edits_of(again)) is None
+    assert rewrite_tail(twice.saved, edit_of(again)) is None
     return path
 
 

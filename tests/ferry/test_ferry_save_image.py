@@ -3,7 +3,6 @@
 import lzma
 import os
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from armferry.hosts.files.compression import codec_of_image, compressed
 from armferry.hosts.files.in_place import FileInPlace
 from armferry.hosts.files.locked import FileWindow
 from armferry.hosts.files.saved_file import Saved, image_in, saved_in
-from armferry.stream import CpuEdit, rewrite_tail
+from armferry.stream import CpuEdit, StateEdit, rewrite_tail
 from armferry.stream.save_image import Compression, SaveImage, SaveImageHeader
 
 DATA = Path(__file__).parent.parent / "stream" / "data"
@@ -43,15 +42,17 @@ def image(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return path
 
 
-def _edits(saved: Saved) -> Sequence[CpuEdit]:
-    return [
-        CpuEdit({index: value for index, value in cpu.registers.items() if index != DROPPED})
-        for cpu in saved.state.cpus
-    ]
+def _edits(saved: Saved) -> StateEdit:
+    return StateEdit(
+        [
+            CpuEdit({index: value for index, value in cpu.registers.items() if index != DROPPED})
+            for cpu in saved.state.cpus
+        ]
+    )
 
 
-def _same(saved: Saved) -> Sequence[CpuEdit]:
-    return [CpuEdit(cpu.registers) for cpu in saved.state.cpus]
+def _same(saved: Saved) -> StateEdit:
+    return StateEdit([CpuEdit(cpu.registers) for cpu in saved.state.cpus])
 
 
 def _saved(path: Path) -> Saved:
@@ -94,7 +95,7 @@ def test_refused_image_never_says_that_it_is_complete(image: Path, tmp_path: Pat
     class Refused(Exception):
         pass
 
-    def refuse(saved: Saved) -> Sequence[CpuEdit]:
+    def refuse(saved: Saved) -> StateEdit:
         raise Refused
 
     with (

@@ -6,7 +6,7 @@ out), with the values that a TCG guest had; the section `hvf-vtimer` follows tha
 
 from armferry.facts.hvf import hvf_order
 from armferry.registers import Arm64System, encode
-from armferry.stream import CpuEdit, Window, read_saved, rewrite_tail
+from armferry.stream import CpuEdit, StateEdit, Window, read_saved, rewrite_tail
 from armferry.stream.events import DeviceSection
 from armferry.stream.rewrite import rewrite_sections
 from armferry.stream.wire import SectionType
@@ -41,7 +41,7 @@ def hvf_stream(window: Window, qemu: str, changes: dict[int, int] | None = None)
     for cpu in saved.cpus:
         values = {index: cpu.registers.get(index, 0) for index in HVF_INDEXES} | (changes or {})
         edits.append(CpuEdit({index: values[index] for index in hvf_order(values, qemu)}))
-    tail = rewrite_tail(saved, edits)
+    tail = rewrite_tail(saved, StateEdit(edits))
     assert tail is not None
     whole = window.read(0, tail.offset) + tail.data
     mark = whole.rindex(bytes([SectionType.END, SectionType.DESCRIPTION]))

@@ -6,7 +6,7 @@ import pytest
 
 from armferry.facts.hvf import hvf_order
 from armferry.registers import Accelerator, accelerator_of, parse_register
-from armferry.stream import CpuEdit, Window, read_saved, rewrite_tail
+from armferry.stream import CpuEdit, StateEdit, Window, read_saved, rewrite_tail
 
 from .hvf_streams import HVF_INDEXES, hvf_stream
 
@@ -52,7 +52,7 @@ def test_list_is_written_in_the_order_that_is_asked_for(
         CpuEdit({index: cpu.registers[index] for index in hvf_order(cpu.registers, "10.2.0")})
         for cpu in saved.cpus
     ]
-    tail = rewrite_tail(saved, edits)
+    tail = rewrite_tail(saved, StateEdit(edits))
     assert tail is not None
     new = read_saved(window_on(old[: tail.offset] + tail.data))
     assert [tuple(cpu.registers) for cpu in new.cpus] == [HVF_INDEXES] * 8

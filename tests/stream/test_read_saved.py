@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from armferry.stream import (
     CpuEdit,
     SavedState,
+    StateEdit,
     StreamError,
     StreamParser,
     Window,
@@ -158,7 +159,7 @@ def test_a_postcopy_recording_is_read_and_never_rewritten(
     for section in saved.sections:
         assert stream[section.payload_offset :].startswith(section.payload)
     with pytest.raises(StreamError) as caught:
-        rewrite_tail(saved, [CpuEdit(registers) for registers in lists(saved)])
+        rewrite_tail(saved, StateEdit([CpuEdit(registers) for registers in lists(saved)]))
     assert str(caught.value) == (
         "this is a recording of a postcopy migration, not a saved state "
         f"(at byte {saved.state_offset}); save the guest to a file instead"

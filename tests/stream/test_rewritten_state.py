@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from armferry.stream import CpuEdit, Window, old_tail, read_saved, rewrite_tail
+from armferry.stream import CpuEdit, StateEdit, Window, old_tail, read_saved, rewrite_tail
 
 Named = Callable[[str], bytes]
 WindowOn = Callable[[bytes], Window]
@@ -87,7 +87,7 @@ def test_the_old_end_is_that_of_the_stream(recorded: bytes, window_on: WindowOn)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_lists_change_nothing(slim_named: Named, window_on: WindowOn, name: str) -> None:
     saved = read_saved(window_on(slim_named(name)))
-    assert rewrite_tail(saved, [CpuEdit(cpu.registers) for cpu in saved.cpus]) is None
+    assert rewrite_tail(saved, StateEdit([CpuEdit(cpu.registers) for cpu in saved.cpus])) is None
 
 
 @given(name=st.sampled_from(NAMES), data=st.data())
@@ -106,7 +106,7 @@ def test_new_lists_arrive_and_nothing_else_changes(
     for cpu in saved.cpus:
         kept = dict(list(cpu.registers.items())[data.draw(st.integers(0, 200)) :])
         wanted.append(dict(sorted({**kept, **extra}.items())))
-    tail = rewrite_tail(saved, [CpuEdit(registers) for registers in wanted])
+    tail = rewrite_tail(saved, StateEdit([CpuEdit(registers) for registers in wanted]))
     if tail is None:
         assert wanted == [dict(cpu.registers) for cpu in saved.cpus]
         return
@@ -121,7 +121,7 @@ def test_new_lists_arrive_and_nothing_else_changes(
         if old_section.name != "cpu":
             assert old_section.payload == new_section.payload
     # and the way back restores every byte but the spaces of the oldest QEMU's description
-    back = rewrite_tail(again, [CpuEdit(cpu.registers) for cpu in saved.cpus])
+    back = rewrite_tail(again, StateEdit([CpuEdit(cpu.registers) for cpu in saved.cpus]))
     assert back is not None
     restored = new[: back.offset] + back.data
     assert restored[: saved.end_offset + 1] == stream[: saved.end_offset + 1]
@@ -134,8 +134,8 @@ def test_a_list_put_back_gives_every_byte_back(
 ) -> None:
     stream = slim_named(name)
     saved = read_saved(window_on(stream))
-    old = [CpuEdit(cpu.registers) for cpu in saved.cpus]
-    tail = rewrite_tail(saved, [CpuEdit({0x603000000013C103: 1})] * len(old))
+    old = StateEdit([CpuEdit(cpu.registers) for cpu in saved.cpus])
+    tail = rewrite_tail(saved, StateEdit([CpuEdit({0x603000000013C103: 1})] * len(old.cpus)))
     assert tail is not None
     new = stream[: tail.offset] + tail.data
     back = rewrite_tail(read_saved(window_on(new)), old)
@@ -155,7 +155,7 @@ def test_a_subsection_is_taken_out_and_a_word_put_in(
     before = [part.name for part in saved.cpus[0].subsections]
     assert "cpu/vfp" in before
     edits = [CpuEdit(cpu.registers, frozenset({"cpu/vfp"}), 0x1234) for cpu in saved.cpus]
-    tail = rewrite_tail(saved, edits)
+    tail = rewrite_tail(saved, StateEdit(edits))
     assert tail is not None
     new = stream[: tail.offset] + tail.data
     again = read_saved(window_on(new))

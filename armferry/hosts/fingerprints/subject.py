@@ -90,19 +90,21 @@ class Subject:
 
     @property
     def end(self) -> End:
-        """It as one end of a move."""
+        """It as one end of a move. Raises BadStream where a description does not fit its bytes."""
         saved = self.saved
         if saved is None:
             return end_of(self.fingerprint, self.text)
-        return guest_end(
-            self.text,
-            saved.machine,
-            saved.cpus,
-            self.fingerprint.devices,
-            fresh=saved.fresh,
-            memory=saved.blocks or UNKNOWN,
-            configuration=saved.configuration or UNKNOWN,
-        )
+        with naming(self.text):
+            return guest_end(
+                self.text,
+                saved.machine,
+                saved.cpus,
+                self.fingerprint.devices,
+                fresh=saved.fresh,
+                sections=saved.sections,
+                memory=saved.blocks or UNKNOWN,
+                configuration=saved.configuration or UNKNOWN,
+            )
 
 
 def open_subject(text: str) -> Subject:

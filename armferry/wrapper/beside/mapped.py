@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 
 from armferry.errors import ArmferryError
-from armferry.ferry.edits import edits_of
+from armferry.ferry.edits import edit_of
 from armferry.gateway.session import Judging
 from armferry.hosts.files.descriptor import DescriptorWindow, write_at
 from armferry.stream import NewTail, SavedState, read_saved, rewrite_tail
@@ -34,7 +34,7 @@ def changed_end(saved: SavedState, judge: Judging) -> NewTail | None:
     judgement = judge(saved.machine, saved.sections)
     if not judgement.accepted:
         raise UriFault(f"the migration is refused: {judgement.reason}")
-    return rewrite_tail(saved, edits_of(judgement.verdict))
+    return rewrite_tail(saved, edit_of(judgement.verdict))
 
 
 def pour_plain(offset: int) -> Callable[[int, socket.socket], None]:

@@ -18,7 +18,7 @@ from armferry.hosts.fingerprints.probe import Vcpus
 from armferry.hosts.qmp.client import MonitorFault, QmpClient
 from armferry.policy import PsciVersion
 from armferry.registers import name, psci_version_text
-from armferry.stream.cpu import CpuEdit, rewrite_cpu
+from armferry.stream.cpu import CPU_SECTION, CpuEdit, rewrite_cpu
 from armferry.stream.rewrite import rewrite_sections
 from armferry.stream.wire import BE32, SectionType
 from armferry.wrapper.errors import ArgumentFault, SetUpFault
@@ -53,7 +53,7 @@ def pristine_stream(vcpus: Vcpus, lists: list[dict[int, int]]) -> bytes:
     """A whole migration stream with the vCPUs, given `lists`, and nothing else."""
     cpus = vcpus.saved.cpus
     payloads = {
-        cpu.instance: rewrite_cpu(cpu, CpuEdit(registers))
+        (CPU_SECTION, cpu.instance): rewrite_cpu(cpu, CpuEdit(registers))
         for cpu, registers in zip(cpus, lists, strict=True)
     }
     state = rewrite_sections(tuple(cpu.section for cpu in cpus), payloads)
