@@ -31,7 +31,7 @@ def accepts(
 
 
 def accepts_subsection(accepted: AcceptedRisk, name: str) -> bool:
-    """Whether the content of a subsection of cpu may be lost."""
+    """Whether the content of a subsection may be lost."""
     return name in accepted.subsections or _accepts_sort(accepted, Risk.LOSSY)
 
 

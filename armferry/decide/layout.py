@@ -216,11 +216,18 @@ class _Comparison:
         if content is None:
             why = f"{unknown}, and the stream does not describe where it ends"
             return self._finding(device, name, Effect.REFUSED, Risk.NONE, why)
-        if name in self._accepted.subsections or self._accepted.lossy:
+        if accepts_subsection(self._accepted, name):
             why = f"{unknown}; left out: what it holds is lost"
             return self._finding(device, name, Effect.REWRITTEN, Risk.LOSSY, why)
-        why = f"{unknown}, and the guest uses it{UNNAMED} (--accept-risk {name})"
-        return self._finding(device, name, Effect.REFUSED, Risk.LOSSY, why)
+        return SectionDifference(
+            device.name,
+            device.instance,
+            name,
+            Effect.REFUSED,
+            Risk.LOSSY,
+            f"{unknown}, and the guest uses it",
+            f"--accept-risk {name}",
+        )
 
     def _fields(self, device: DeviceLayout, there: DeviceLayout) -> Iterator[SectionDifference]:
         """QEMU reads fields by their place: one that was renamed is none, a gap may be fatal."""

@@ -18,6 +18,7 @@ __all__ = [
     "MissingRule",
     "QemuRules",
     "applies",
+    "is_device_subsection",
     "is_reset_content",
     "knows_device_subsection",
     "means_unused",
@@ -149,6 +150,11 @@ def knows_device_subsection(version: str, name: str) -> bool | None:
     """
     row = _device_subsections()["known"].get(name)
     return None if row is None else applies(row, version)
+
+
+def is_device_subsection(name: str) -> bool:
+    """Whether any measured release has a subsection of a section other than cpu by that name."""
+    return name in _device_subsections()["known"]
 
 
 def means_unused(subsection: str, content: bytes) -> bool:

@@ -29,6 +29,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from armferry.facts import is_device_subsection
 from armferry.policy.errors import DocumentError, PropertyError, RuleError
 from armferry.policy.properties import parse_psci_version
 from armferry.policy.rules import (
@@ -209,14 +210,14 @@ def read_site(folder: Path = SITE_FOLDER) -> tuple[Document, ...]:
 
 
 def parse_accepted(texts: Iterable[str], where: str = "--accept-risk") -> AcceptedRisk:
-    """Accepted risks: registers, `cpu/...`, guest-visible, lossy, breaks; RuleError for others."""
+    """Registers, subsections, guest-visible, lossy, breaks; RuleError for anything else."""
     registers: set[int] = set()
     subsections: set[str] = set()
     sorts = {"guest-visible": False, "lossy": False, "breaks": False}
     for text in texts:
         if text.strip() in sorts:
             sorts[text.strip()] = True
-        elif text.strip().startswith(_SUBSECTION):
+        elif text.strip().startswith(_SUBSECTION) or is_device_subsection(text.strip()):
             subsections.add(text.strip())
         else:
             select = parse_selector(text, f"{where}: neither guest-visible, lossy nor breaks")

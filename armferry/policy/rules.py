@@ -228,7 +228,7 @@ class AcceptedRisk:
     """What the user accepts by name: single registers, or every risk of a sort.
 
     `breaks` is accepted by its own word only, never by `lossy` or `guest_visible`.
-    `subsections` are parts of the cpu section, such as cpu/fpmr, whose content may be lost.
+    `subsections` are parts of a section, such as cpu/fpmr, whose content may be lost.
     """
 
     registers: frozenset[int] = frozenset()

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from armferry.facts import is_reset_content, qemu_rules, unversioned_machines
+from armferry.facts import (
+    is_reset_content,
+    knows_device_subsection,
+    means_unused,
+    qemu_rules,
+    unversioned_machines,
+)
 from armferry.facts.machines import newest_virt, oldest_virt
 from armferry.facts.release import release_key
 from armferry.facts.tables import table
@@ -50,6 +56,24 @@ def test_subsections_are_those_of_the_programs(version: str) -> None:
     structs = set(table("subsections")["subsections"]["structs"])
     assert structs < found
     assert qemu_rules(version).subsections == found - structs
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("version", VERSIONS)
+def test_device_subsections_are_those_of_the_programs(version: str) -> None:
+    (program,) = install(resolve(version)).root.rglob("qemu-system-aarch64")
+    content = program.read_bytes()
+    for name in table("device_subsections")["subsections"]["known"]:
+        there = f"\0{name}\0".encode() in content
+        assert knows_device_subsection(version, name) is there, name
+    assert knows_device_subsection(version, "nobody/knows") is None
+
+
+def test_what_a_subsection_of_a_device_holds_when_it_is_unused() -> None:
+    assert means_unused("arm_gicv3/gicd_nmi", bytes(128))
+    assert not means_unused("arm_gicv3/gicd_nmi", bytes(127) + b"\1")
+    assert not means_unused("smmuv3/gbpa", bytes(4))  # not zero after reset
+    assert not means_unused("nobody/knows", bytes(4))
 
 
 @pytest.mark.qemu
