@@ -17,6 +17,7 @@ from armferry.hosts.qmp.process import MachineSpec, QemuProcess
 from armferry.lab.guest import GuestLog, build
 from armferry.lab.kernels import KernelStore
 from armferry.lab.linux import LinuxMachine, LinuxSpec
+from armferry.lab.patience import patient
 from armferry.lab.qemu_install import InstalledQemu, install, resolve
 
 __all__ = ["add_parser"]
@@ -56,7 +57,10 @@ def add_parser(rooms: "argparse._SubParsersAction[Any]") -> None:
         help=f"default: {_BARE_MEMORY}, with Linux {_LINUX_MEMORY}",
     )
     guest.add_argument(
-        "--time-limit", type=float, default=300.0, metavar="S", help="seconds (default: 300)"
+        "--time-limit",
+        type=float,
+        metavar="S",
+        help="seconds for each step (default: minutes, more on a busy machine)",
     )
     guest.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE", help="where to save it"
@@ -96,15 +100,16 @@ def _refuse_to_overwrite(path: Path) -> None:
 
 
 def _save_bare(qemu: InstalledQemu, spec: MachineSpec, arguments: argparse.Namespace) -> str:
+    limit = arguments.time_limit or patient(60.0)
     with tempfile.TemporaryDirectory(prefix="armferry-") as folder:
         serial = Path(folder, "serial")
         with QemuProcess(
             qemu,
             replace(spec, kernel=build()),
             serial=serial,
-            time_limit=arguments.time_limit,
+            time_limit=limit,
         ) as machine:
-            deadline = time.monotonic() + arguments.time_limit
+            deadline = time.monotonic() + limit
             while (log := GuestLog.read(serial)).last < _TICKS:
                 if time.monotonic() > deadline or log.faults():
                     words = "; ".join(log.faults()) or "it does not count"

@@ -57,6 +57,9 @@ def add_parsers(rooms: "argparse._SubParsersAction[Any]") -> None:
         help=f"the QEMU inside, a release or a package file (default: {QEMU})",
     )
     host.add_argument(
+        "--smp", type=int, default=1, metavar="N", help="the host's CPUs (default: 1)"
+    )
+    host.add_argument(
         "--append",
         default="",
         metavar="WORDS",
@@ -102,7 +105,7 @@ def run_host(arguments: argparse.Namespace) -> int:
     files = {path.name: _content(path) for path in arguments.file}
     qemu = arguments.qemu
     words = (arguments.kernel, qemu if qemu.endswith(".deb") else f"qemu-{qemu}")
-    spec = replace(host_named(words, arguments.cpu), append=arguments.append)
+    spec = replace(host_named(words, arguments.cpu), append=arguments.append, smp=arguments.smp)
     with LabHost(spec) as host:
         print(f"{host.release} up in {host.boot_seconds:.1f} s", file=sys.stderr)
         job = Job(tuple(arguments.command), files)

@@ -34,6 +34,7 @@ from armferry.lab.bytecode import COLLECT, bytecode_entries
 from armferry.lab.channel import ChannelFault, Frame, FrameReader, encode
 from armferry.lab.initramfs import AGENT_PORT, base_archive, own_archive, userland_archive
 from armferry.lab.kernels import Kernel
+from armferry.lab.patience import patient
 from armferry.lab.qemu_install import install
 from armferry.lab.qemu_package import QemuPackage
 from armferry.lab.releases import Release, release_named
@@ -42,6 +43,8 @@ __all__ = ["Completed", "HostSpec", "Job", "JobResult", "LabHost", "LabHostFault
 
 _PLACES = 2
 _CONSOLE_LINES = 30
+_BOOT_LIMIT = 60.0
+_STEP_LIMIT = 60.0
 _QUIT_LIMIT = 10.0
 
 
@@ -63,14 +66,15 @@ class LabHostFault(EnvironmentFault):
 class HostSpec:
     """What to boot. `userland` is the Debian release whose QEMU and python3 are inside.
 
-    A `package` takes the place of its QEMU. `memory` is in MiB; `append` is added to the kernel's
-    command line.
+    A `package` takes the place of its QEMU. `memory` is in MiB, `smp` the number of CPUs; `append`
+    is added to the kernel's command line.
     """
 
     kernel: Kernel
     userland: Release
     cpu: str = "neoverse-n1"
     memory: int = 1024
+    smp: int = 1
     append: str = ""
     package: QemuPackage | None = None
 
@@ -115,9 +119,10 @@ def outer_qemu() -> Path:
 class LabHost:
     """A booted host; a context manager that leaves no process behind.
 
-    `qemu` is the outer QEMU. `boot_limit` is in seconds from start to the agent's first word; a
-    host boots in 3 to 5 s. Waiting for one of the two places does not count, nor does the first
-    host of a userland, booted `cold` to compile its Python. Raises `LabHostFault`.
+    `qemu` is the outer QEMU. `boot_limit` is in seconds from start to the agent's first word, by
+    default a minute and more on a busy machine; a host boots in 3 to 5 s. Waiting for one of the
+    two places does not count, nor does the first host of a userland, booted `cold` to compile its
+    Python. Raises `LabHostFault`.
     """
 
     def __init__(
@@ -126,7 +131,7 @@ class LabHost:
         qemu: Path | None = None,
         *,
         wires: Mapping[str, socket.socket] | None = None,
-        boot_limit: float = 240.0,
+        boot_limit: float | None = None,
         cold: bool = False,
     ) -> None:
         self.spec = spec
@@ -150,7 +155,8 @@ class LabHost:
                 ports = {AGENT_PORT: theirs, **(wires or {})}
                 self._spawn(program, ramdisk, ports)
             began = time.monotonic()
-            self.release = str(self._receive(boot_limit, "boot").header["ready"])
+            ready = self._receive(boot_limit or patient(_BOOT_LIMIT), "boot")
+            self.release = str(ready.header["ready"])
             self.boot_seconds = time.monotonic() - began
             undo.pop_all()
 
@@ -179,19 +185,20 @@ class LabHost:
         *,
         stdin: bytes = b"",
         environment: Mapping[str, str] | None = None,
-        time_limit: float = 60.0,
+        time_limit: float | None = None,
     ) -> Completed:
         """Run a command to its end. Raises `LabHostFault` when it cannot be started.
 
         armferry is importable by the host's python3; the work folder is `/`.
         """
+        limit = time_limit or patient(_STEP_LIMIT)
         header: dict[str, object] = {
             "do": "exec",
             "argv": list(argv),
             "environment": dict(environment or {}),
-            "time_limit": time_limit,
+            "time_limit": limit,
         }
-        reply = self._ask(Frame(header, stdin), time_limit + _QUIT_LIMIT)
+        reply = self._ask(Frame(header, stdin), limit + _QUIT_LIMIT)
         split, exit_code = reply.header["stdout"], reply.header["exit_code"]
         assert isinstance(split, int)
         assert exit_code is None or isinstance(exit_code, int)
@@ -206,7 +213,7 @@ class LabHost:
         """The content of a file in the host."""
         return self._ask(Frame({"do": "get", "path": path})).payload
 
-    def do(self, job: Job, *, time_limit: float = 300.0) -> JobResult:
+    def do(self, job: Job, *, time_limit: float | None = None) -> JobResult:
         """Run a job in a clean `/job` and `/out`; its files come back also when it fails."""
         self.run(["sh", "-c", "rm -rf /job /out; mkdir /job /out"])
         for name, content in job.files.items():
@@ -235,7 +242,7 @@ class LabHost:
     def _spawn(self, program: Path, ramdisk: int, ports: Mapping[str, socket.socket]) -> None:
         spec = self.spec
         words = [str(program), "-machine", "virt,virtualization=on,gic-version=3"]
-        words += ["-accel", "tcg,thread=multi", "-cpu", spec.cpu, "-smp", "1"]
+        words += ["-accel", "tcg,thread=multi", "-cpu", spec.cpu, "-smp", str(spec.smp)]
         words += ["-m", str(spec.memory), "-display", "none", "-nodefaults", "-no-user-config"]
         words += ["-no-reboot", "-serial", "stdio", "-device", "virtio-serial-pci,romfile="]
         for number, (name, end) in enumerate(ports.items()):
@@ -266,7 +273,8 @@ class LabHost:
                 "",
             ) from error
 
-    def _ask(self, request: Frame, time_limit: float = 60.0) -> Frame:
+    def _ask(self, request: Frame, time_limit: float | None = None) -> Frame:
+        time_limit = time_limit or patient(_STEP_LIMIT)
         what = str(request.header["do"])
         self._port.settimeout(time_limit)
         try:
@@ -309,7 +317,7 @@ def _bytecode_archive(spec: HostSpec, program: Path) -> Path:
     userland = userland_archive(spec.userland)
     if not archive.exists() or archive.stat().st_mtime < userland.stat().st_mtime:
         with LabHost(spec, program, cold=True) as host:
-            collected = host.run(["sh", "-c", COLLECT], time_limit=300.0)
+            collected = host.run(["sh", "-c", COLLECT], time_limit=patient(300.0))
         if collected.exit_code != 0:
             words = collected.stderr.decode("utf-8", "replace")
             raise LabHostFault(f"compiling Python in a lab host failed: {words}", "")

@@ -27,6 +27,8 @@ from armferry.hosts.qmp.client import (
     QmpClient,
 )
 
+from armferry.lab.patience import patient
+
 if TYPE_CHECKING:
     from armferry.boundary import Preload
     from armferry.lab.host import LabHost
@@ -127,7 +129,7 @@ def guest_log(host: "LabHost") -> bytes:
 
 def _ask(host: "LabHost", qemu: NestedQemu, what: Mapping[str, object]) -> Outcome:
     request = json.dumps({"arguments": qemu.arguments(), **what})
-    done = host.run(["python3", "-m", "armferry.lab.nested", request], time_limit=120.0)
+    done = host.run(["python3", "-m", "armferry.lab.nested", request], time_limit=patient(120.0))
     if done.exit_code != 0:
         words = done.stderr.decode("utf-8", "replace").strip()
         raise host.fault(f"could not drive QEMU: {words or 'its time was up'}")

@@ -20,6 +20,7 @@ from armferry.hosts.fingerprints.subject import Subject, open_subject
 from armferry.lab.host import HostSpec, LabHost
 from armferry.lab.initramfs import userland_archive
 from armferry.lab.nested import NestedQemu, save
+from armferry.lab.patience import patient
 
 __all__ = ["Recording", "RecordingFault", "host_key", "record", "recorded"]
 
@@ -77,6 +78,7 @@ def host_key(spec: HostSpec, qemu: NestedQemu) -> str:
         _hash_of(userland_archive(spec.userland)),
         *([] if spec.package is None else [_hash_of(spec.package.archive)]),
         json.dumps([spec.cpu, spec.memory, spec.append, qemu.arguments()]),
+        *([] if spec.smp == 1 else [f"smp {spec.smp}"]),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
@@ -95,7 +97,7 @@ def recorded(spec: HostSpec, qemu: NestedQemu) -> Recording | None:
 def record(host: LabHost, qemu: NestedQemu) -> Recording:
     """Record `host`, booted; about 8 s. Raises `LabHostFault`, `RecordingFault`."""
     spec = host.spec
-    asked = host.run(["python3", "-m", "armferry", "fingerprint", "kvm"], time_limit=120.0)
+    asked = host.run(["python3", "-m", "armferry", "fingerprint", "kvm"], time_limit=patient(120.0))
     if asked.exit_code != 0:
         raise RecordingFault(
             f"lab host {spec.kernel.release} on {spec.cpu}: armferry fingerprint kvm failed: "

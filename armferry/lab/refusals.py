@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from armferry.hosts.fingerprints.kvm import Refusal, Vcpu, load_list
+from armferry.lab.patience import patient
 
 if TYPE_CHECKING:
     from armferry.lab.host import LabHost
@@ -27,7 +28,9 @@ def refusals(
     Raises `LabHostFault`.
     """
     words = json.dumps([sorted(registers.items()) for registers in lists]).encode()
-    done = host.run(["python3", "-m", "armferry.lab.refusals"], stdin=words, time_limit=120.0)
+    done = host.run(
+        ["python3", "-m", "armferry.lab.refusals"], stdin=words, time_limit=patient(120.0)
+    )
     if done.exit_code != 0:
         raise host.fault(f"could not try register lists: {done.stderr.decode('utf-8', 'replace')}")
     return tuple(

@@ -19,6 +19,7 @@ from armferry.hosts.qmp.process import Launchable, MachineSpec, QemuProcess
 from armferry.lab.kernels import Kernel
 from armferry.lab.linux.build import initial_ramdisk
 from armferry.lab.linux.log import LinuxLog
+from armferry.lab.patience import patient
 
 __all__ = ["GuestSilent", "LinuxMachine", "LinuxSpec"]
 
@@ -64,7 +65,8 @@ class LinuxMachine:
     """A running QEMU with the Linux guest; a context manager that leaves no process behind.
 
     `log` is the file that the serial line is appended to. `machine` is the QEMU process, for saving
-    and loading. `time_limit`, in seconds, bounds every wait for the guest.
+    and loading. `time_limit`, in seconds, bounds every wait for the guest; by default minutes,
+    and more on a busy machine.
     """
 
     def __init__(
@@ -74,8 +76,9 @@ class LinuxMachine:
         log: Path,
         *,
         incoming: bool = False,
-        time_limit: float = 300.0,
+        time_limit: float | None = None,
     ) -> None:
+        time_limit = time_limit or patient(150.0)
         self.log_path = log
         self.time_limit = time_limit
         self._resources = contextlib.ExitStack()
