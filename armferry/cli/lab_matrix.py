@@ -17,6 +17,7 @@ from armferry.errors import ArmferryError
 from armferry.ferry.copy import written_beside
 from armferry.hosts.files.descriptor import write_all
 from armferry.lab.gate import gate_document, gate_lines, judge_update
+from armferry.lab.heat_map import heat_map
 from armferry.lab.host import HostSpec
 from armferry.lab.kernels import KernelStore
 from armferry.lab.matrix import record_all, run_matrix
@@ -49,6 +50,9 @@ def add_parsers(rooms: "argparse._SubParsersAction[Any]") -> None:
         "--machine", default="virt-7.2", help="the guest's machine type (default: virt-7.2)"
     )
     matrix.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the tables to it")
+    matrix.add_argument(
+        "--heat-map", type=Path, metavar="FILE", help="draw it as SVG: rows from, columns to"
+    )
     matrix.add_argument("--json", action="store_true", help="print a JSON document")
     matrix.set_defaults(func=run_the_matrix)
 
@@ -94,6 +98,10 @@ def run_the_matrix(arguments: argparse.Namespace) -> int:
     if arguments.output is not None:
         with written_beside(arguments.output) as descriptor:
             write_all(descriptor, text.encode())
+    if arguments.heat_map is not None:
+        title = f"Moves between {len(hosts)} hosts, {arguments.machine}"
+        with written_beside(arguments.heat_map) as descriptor:
+            write_all(descriptor, heat_map(matrix_json(cells), title).encode())
     if arguments.json:
         print(json.dumps(matrix_json(cells), indent=1))
     elif arguments.output is not None:

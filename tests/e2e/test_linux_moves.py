@@ -73,7 +73,7 @@ def written(rows: tuple[Told, ...]) -> Iterator[str]:
     moves = [row for row in rows if row.pair.source != row.pair.destination]
     yield "# What a running Linux guest meets, pair by pair, under TCG"
     yield ""
-    yield "Written by `tests/e2e/test_linux_moves.py` (`make test-full`), which runs the real QEMUs."
+    yield "Written by `tests/e2e/test_linux_moves.py` (`make test-full`): real QEMUs, real Linux."
     yield ""
     yield (
         f"Debian's Linux {KERNEL} with the lab's workload (`armferry lab guest`), two vCPUs, "
