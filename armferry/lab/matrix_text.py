@@ -12,7 +12,7 @@ from armferry.hosts.fingerprints.kvm import Refusal
 from armferry.lab.matrix import Cell
 from armferry.registers import Accelerator, name
 
-__all__ = ["matrix_json", "matrix_lines", "refusals_document", "tally"]
+__all__ = ["matrix_json", "matrix_lines", "matrix_rows", "refusals_document", "tally"]
 
 
 def tally(cells: Sequence[Cell]) -> str:
@@ -58,6 +58,36 @@ def matrix_lines(cells: Sequence[Cell]) -> Iterator[str]:
 def matrix_json(cells: Sequence[Cell]) -> dict[str, Any]:
     """The whole matrix for a program."""
     return {"format": "armferry-matrix", "version": 1, "moves": [_move(cell) for cell in cells]}
+
+
+def matrix_rows(cells: Sequence[Cell]) -> dict[str, Any]:
+    """The whole matrix, short: a row for each move, each message of stock QEMU once."""
+    messages = list(dict.fromkeys(cell.message for cell in cells))
+    return {
+        "format": "armferry-matrix-rows",
+        "version": 1,
+        "messages": messages,
+        "moves": [
+            {
+                "source": cell.source.name,
+                "destination": cell.destination.name,
+                "machine": cell.source.qemu.machine,
+                "stock": {
+                    "loads": cell.stock.completed,
+                    "message": messages.index(cell.message),
+                    "culprits": _culprits(cell),
+                },
+                "verdict": cell.foretold.unaided.answer.value,
+                "running": {
+                    "risk": str(cell.foretold.running.verdict.risk),
+                    "named": [f"{e.name}: {e.action}" for e in cell.foretold.running.entries],
+                },
+                "ferried": None if cell.ferried is None else cell.ferried.completed,
+                "faults": list(cell.faults),
+            }
+            for cell in cells
+        ],
+    }
 
 
 def refusals_document(refused: Sequence[Refusal]) -> list[dict[str, Any]]:
@@ -112,12 +142,15 @@ def _entries(plan: Plan, before: str = "") -> str:
 def _stock(cell: Cell) -> str:
     if cell.stock.completed:
         return "loads"
+    culprits = _culprits(cell)
+    more = "" if len(culprits) <= 3 else f" and {len(culprits) - 3} more"
+    return f"refuses {', '.join(culprits[:3])}{more}" if culprits else "refuses"
+
+
+def _culprits(cell: Cell) -> list[str]:
+    """The registers that stand in stock QEMU's way, by name."""
     stock = cell.foretold.unaided.stock
-    culprits = [] if stock is None else [name(i, Accelerator.KVM) for i in stock.culprits[:3]]
-    more = (
-        "" if stock is None or len(stock.culprits) <= 3 else f" and {len(stock.culprits) - 3} more"
-    )
-    return f"refuses {', '.join(culprits)}{more}" if culprits else "refuses"
+    return [] if stock is None else [name(i, Accelerator.KVM) for i in stock.culprits]
 
 
 def _ferried(cell: Cell) -> str:

@@ -6,7 +6,7 @@ one, as it is and ferried. The big matrices write docs/kvm-matrix.md; results ar
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain, product
 from pathlib import Path
@@ -21,10 +21,12 @@ from armferry.facts import qemu_rules, release_key
 from armferry.hosts.fingerprints.atlas import read_atlas
 from armferry.lab.apt import AptState
 from armferry.lab.gate import gate_lines, judge_update
+from armferry.lab.heat_map import heat_map
 from armferry.lab.host import HostSpec, LabHost
 from armferry.lab.kernels import Kernel, KernelStore
 from armferry.lab.matrix import Cell, record_all, run_matrix
-from armferry.lab.matrix_text import matrix_json, matrix_lines, tally
+from armferry.lab.matrix_document import matrix_document, rows_text
+from armferry.lab.matrix_text import matrix_json, matrix_lines, matrix_rows, tally
 from armferry.lab.nested import NestedQemu
 from armferry.lab.qemu_package import QEMU_PACKAGE, qemu_package
 from armferry.lab.recording import Recording
@@ -35,9 +37,10 @@ from armferry.stream.description import DeviceLayout
 
 pytestmark = [pytest.mark.qemu, pytest.mark.kernel]
 
-KERNELS = ("5.10", "6.1", "6.12", "6.16", "6.17", "6.18", "7.2", "7.3")
-SAME_QEMU = {"bookworm": "virt-7.2", "trixie": "virt-10.0", "trixie-backports": "virt-10.1"}
-TOGETHER = ("6.1", "6.12", "6.17", "7.3")
+KERNELS = (*("5.10", "6.1", "6.12", "6.16", "6.17", "6.18", "6.19", "7.0", "7.1", "7.2", "7.3"),)
+SUITES = ("bookworm", "trixie", "trixie-backports")
+NEWEST = {"trixie": "virt-10.0", "trixie-backports": "virt-11.1"}
+"""The newest machine type that each QEMU has."""
 DOCUMENT = Path(__file__).parents[2] / "docs" / "kvm-matrix.md"
 
 Hosts = list[tuple[HostSpec, NestedQemu]]
@@ -205,19 +208,39 @@ def downloaded(kernel: Kernel) -> Path:
 
 
 @pytest.mark.full
-def test_every_pair_of_kernels_and_of_kernels_with_qemus() -> None:
-    same = {suite: matrix(KERNELS, (suite,), machine) for suite, machine in SAME_QEMU.items()}
-    together = matrix(TOGETHER, tuple(SAME_QEMU), "virt-7.2")
-    assert len(together) == 132
-    for cell in (*chain(*same.values()), *together):
+def test_every_pair_of_hosts() -> None:
+    together = matrix(KERNELS, SUITES, "virt-7.2")
+    newest = {suite: matrix(KERNELS, (suite,), machine) for suite, machine in NEWEST.items()}
+    assert len(together) == 1056
+    for cell in (*together, *chain(*newest.values())):
         assert as_the_atlas_says(cell.source), cell.source.name
-    named = [cell for cell in (*same["trixie-backports"], *together) if names_registers(cell)]
-    assert len(named) > 20
+    named = [cell for cell in (*together, *newest["trixie-backports"]) if names_registers(cell)]
+    assert len(named) > 100
     for cell in named:
         assert put_by_qemu(cell) == refused_by_kernel(cell), (
             f"{cell.source.name} to {cell.destination.name}: {cell.message}"
         )
-    DOCUMENT.write_text("\n".join(document(same, together)) + "\n")
+    write_documents(
+        {
+            "Eleven kernels with three QEMUs, virt-7.2": together,
+            **{
+                f"QEMU {release_named(suite).version} on both hosts, {NEWEST[suite]}": cells
+                for suite, cells in newest.items()
+            },
+        }
+    )
+
+
+def write_documents(matrices: dict[str, list[Cell]]) -> None:
+    """The data file, and of it the pictures and the document."""
+    rows = {title: matrix_rows(cells) for title, cells in matrices.items()}
+    DOCUMENT.with_suffix(".json").write_text(rows_text(rows))
+    read = json.loads(DOCUMENT.with_suffix(".json").read_text())
+    assert read == rows
+    pictures = {title: f"kvm-matrix-{number}.svg" for number, title in enumerate(read, start=1)}
+    for title, name in pictures.items():
+        DOCUMENT.with_name(name).write_text(heat_map(read[title], title))
+    DOCUMENT.write_text("\n".join(matrix_document(read, pictures)) + "\n")
 
 
 def names_registers(cell: Cell) -> bool:
@@ -283,26 +306,3 @@ def refused_by_kernel(cell: Cell) -> tuple[set[str], set[tuple[str, str, str]]]:
             if one.host is not None
         },
     )
-
-
-def document(same: dict[str, list[Cell]], together: list[Cell]) -> Iterator[str]:
-    yield "# Every pair of real kernels, under KVM"
-    yield ""
-    yield "Written by `tests/e2e/test_kvm_matrix.py` (`make test-full`), which boots the kernels."
-    yield ""
-    yield (
-        "A guest that never ran, saved by one host and loaded on another, each a Debian kernel on "
-        "an emulated Neoverse N1 with a QEMU under its KVM. *Shipped levels* is the verdict "
-        "without any policy of the user, and what had to be allowed beyond it. The last two "
-        "columns are for a guest that runs: the risk, and what the user must then name (a rule, or "
-        "`--accept-risk`), since it changes under the guest."
-    )
-    for suite, cells in same.items():
-        yield ""
-        yield f"## QEMU {release_named(suite).version} on both hosts, {SAME_QEMU[suite]}"
-        yield ""
-        yield from matrix_lines(cells)
-    yield ""
-    yield "## Kernel and QEMU change together, virt-7.2"
-    yield ""
-    yield from matrix_lines(together)
