@@ -103,11 +103,11 @@ def _sentence(index: int, cause: Cause, *, planned: bool) -> str:
             return f"{_arrives(renamed, '; ')}{what}"
         case ValueRefused(refused, value, own, harm, renamed):
             assert not isinstance(refused, TooWide)
-            change = differences(index, value, own)
+            change = "" if isinstance(refused, NotKept) else differences(index, value, own)
             what = _refusal(index, refused) + (f": {change}" if change else "")
             return f"{_arrives(renamed, '; ')}{what}{_breaks(harm)}"
         case ValueChanged(rule, value, sent, harm, renamed):
-            change = differences(index, value, sent)
+            change = "" if isinstance(rule, Meaningless) else differences(index, value, sent)
             what = _change(rule) + (f": {change}" if change else "")
             return f"{_arrives(renamed, '; ')}{what}{_breaks(harm)}"
         case NotOffered(version, own):

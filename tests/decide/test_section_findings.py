@@ -3,7 +3,9 @@
 import pytest
 
 from armferry.decide import Effect, Risk, SectionDifference, compare_sections
+from armferry.ends import End, Move
 from armferry.policy import NO_RISK, AcceptedRisk
+from armferry.registers import Accelerator
 from armferry.stream.description import DeviceLayout, FieldLayout, StructLayout
 
 from .moves import NOWHERE, move_of
@@ -264,23 +266,23 @@ def test_registers_do_not_count_as_fields_of_the_cpu() -> None:
             ),
         ),
         (
-            device("pl011", part("pl011/clock")),
+            device("pl011", part("pl011/other")),
             device("pl011"),
             True,
             Effect.REFUSED,
             (
-                "section 'pl011' instance 0, pl011/clock: the destination, in the same state, "
+                "section 'pl011' instance 0, pl011/other: the destination, in the same state, "
                 "does not write this subsection, so it does not know it; only the CPU's own "
                 "subsections can be left out"
             ),
         ),
         (
-            device("pl011", part("pl011/clock")),
+            device("pl011", part("pl011/other")),
             device("pl011"),
             False,
             Effect.UNCERTAIN,
             (
-                "section 'pl011' instance 0, pl011/clock: the destination's record lacks this "
+                "section 'pl011' instance 0, pl011/other: the destination's record lacks this "
                 "subsection; QEMU writes some only while a device needs them, so it may know it "
                 "all the same"
             ),
@@ -291,3 +293,29 @@ def test_other_devices(
     guest: DeviceLayout, host: DeviceLayout, fresh: bool, effect: Effect, text: str
 ) -> None:
     assert told(findings(guest, host, fresh=fresh)) == [(effect, Risk.NONE, text)]
+
+
+NMI = "arm_gicv3/gicd_nmi"
+
+
+@pytest.mark.parametrize(
+    ("qemu", "content", "accepted", "told_"),
+    [
+        ("10.0.13", b"\1", False, None),
+        ("7.2.22", bytes(4), False, (Effect.REWRITTEN, Risk.LOSSLESS)),
+        ("7.2.22", b"\0\1", False, (Effect.REFUSED, Risk.LOSSY)),
+        ("7.2.22", b"\0\1", True, (Effect.REWRITTEN, Risk.LOSSY)),
+        ("7.2.22", None, False, (Effect.REFUSED, Risk.NONE)),
+    ],
+)
+def test_a_subsection_of_a_device_that_a_release_was_measured_not_to_know(
+    qemu: str, content: bytes | None, accepted: bool, told_: tuple[Effect, Risk] | None
+) -> None:
+    gic = device("arm_gicv3", part(NMI))
+    parts = {} if content is None else {("arm_gicv3", 0, NMI): content}
+    guest = End("G", ({},), Accelerator.TCG, False, guest=True, devices=(gic,), parts=parts)
+    host = End("H", ({},), Accelerator.TCG, True, devices=(device("arm_gicv3"),))
+    names = frozenset({NMI} if accepted else ())
+    found = compare_sections(Move.between(guest, host, qemu=qemu), AcceptedRisk(subsections=names))
+    assert [(one.effect, one.risk) for one in found] == ([] if told_ is None else [told_])
+    assert all(one.subject == NMI for one in found)
