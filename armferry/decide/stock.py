@@ -270,7 +270,11 @@ class _Load:
             return False
         incoming, destination = self._lists[vcpu], self._destinations[vcpu]
         if destination.accelerator is not Accelerator.KVM:
-            return not any(tcg_ignores_writes(index) for index in differing)
+            return not any(
+                self._does_not_stay(index, self._slot(incoming, index), destination)
+                for index in differing
+                if index in destination.registers
+            )
         return not any(
             describe(index).constant
             or (
