@@ -18,6 +18,7 @@ __all__ = [
     "Cause",
     "Change",
     "Condition",
+    "CounterJumps",
     "Declared",
     "DifferenceInMask",
     "Dropped",
@@ -35,6 +36,7 @@ __all__ = [
     "Matched",
     "Meaningless",
     "NeverRan",
+    "NotInUse",
     "NotKept",
     "NotOffered",
     "NothingLost",
@@ -98,7 +100,12 @@ class Zero:
     """It is zero, and the destination, which lacks it, reads as zero: nothing is missed."""
 
 
-Evidence = NeverRan | SourceReset | KnownReset | ResetByRule | KvmPattern | Zero
+@dataclass(frozen=True, slots=True)
+class NotInUse:
+    """The physical counter: its timer is off and was never set, and no program may read it."""
+
+
+Evidence = NeverRan | SourceReset | KnownReset | ResetByRule | KvmPattern | Zero | NotInUse
 
 # -- what it is for the guest
 
@@ -317,6 +324,13 @@ class LeftByGuest:
 
 
 @dataclass(frozen=True, slots=True)
+class CounterJumps:
+    """The source leaves the physical counter to its host, and the guest may read it: it jumps."""
+
+    asks: Risk | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ValueRefused:
     """The destination does not take `value`. `renamed` is the register's name on the source."""
 
@@ -360,6 +374,7 @@ Cause = (
     | RenamedTo
     | OnlyThere
     | LeftByGuest
+    | CounterJumps
     | ValueRefused
     | ValueChanged
     | Arrives

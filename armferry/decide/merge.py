@@ -13,6 +13,7 @@ from armferry.decide.causes import (
     Arrives,
     Cause,
     Condition,
+    CounterJumps,
     Declared,
     Dropped,
     Evidence,
@@ -40,6 +41,7 @@ from armferry.decide.causes import (
 from armferry.decide.consent import accepts
 from armferry.decide.kept_bits import meaningless
 from armferry.decide.model import Decision, RegisterClass, RegisterOutcome
+from armferry.decide.physical_counter import PHYSICAL_COUNTER, uses_physical_counter
 from armferry.decide.reset import reset_evidence
 from armferry.decide.risk import assess
 from armferry.decide.risk_level import Risk
@@ -234,17 +236,31 @@ class _Merge:
                 if isinstance(placed.tolerance, NotOnBothEnds):
                     group = RegisterClass.TOLERATED_ONLY_DESTINATION
                     origins, named = placed.origins, names_register(placed.tolerance)
+        risk = Risk.GUEST_VISIBLE
+        if self._counter_jumps(index):
+            if self._accepts(index, risk, origins, named=named):
+                return self._outcome(index, group, None, risk, CounterJumps(), origins)
+            jumps = CounterJumps(asks=risk)
+            return self._outcome(index, RegisterClass.VALUE_REFUSED, None, risk, jumps, origins)
         if self._kvm:
             return self._outcome(index, group, None, Risk.LOSSLESS, OnlyThere(sent=False), origins)
         recorded = not self._destination.at_reset
         if not recorded or tcg_ignores_writes(index):
             cause = OnlyThere(sent=True, recorded=recorded)
             return self._outcome(index, group, own, Risk.LOSSLESS, cause, origins)
-        risk = Risk.GUEST_VISIBLE
         if self._accepts(index, risk, origins, named=named):
             return self._outcome(index, group, own, risk, LeftByGuest(own), origins)
         refused = LeftByGuest(own, asks=risk)
         return self._outcome(index, RegisterClass.VALUE_REFUSED, None, risk, refused, origins)
+
+    def _counter_jumps(self, index: int) -> bool:
+        """Whether it is the physical counter, that the guest may read and the source leaves out."""
+        return (
+            self._kvm
+            and index == PHYSICAL_COUNTER
+            and not self._facts.fresh
+            and uses_physical_counter(self._incoming)
+        )
 
     def _on_both(self, index: int) -> RegisterOutcome:
         value = self._incoming[index]

@@ -12,9 +12,11 @@ from armferry.decide.causes import (
     KnownReset,
     KvmPattern,
     NeverRan,
+    NotInUse,
     SourceReset,
     Zero,
 )
+from armferry.decide.physical_counter import PHYSICAL_COUNTER, uses_physical_counter
 from armferry.ends import SourceFacts
 from armferry.registers import Accelerator, Kind, describe, kind
 
@@ -46,6 +48,8 @@ def reset_evidence(
     value = incoming[index]
     if facts.fresh:
         return NeverRan()
+    if index == PHYSICAL_COUNTER and not uses_physical_counter(incoming):
+        return NotInUse()
     if kind(index) is Kind.RUNNING_COUNTER and value:
         # it has run since, whatever it showed when its host was recorded
         return None

@@ -22,6 +22,7 @@ from armferry.decide.causes import (
     ValueLost,
     Zero,
 )
+from armferry.decide.physical_counter import PHYSICAL_COUNTER
 from armferry.decide.reset import read_only
 from armferry.decide.risk_level import Risk
 from armferry.ends import NotKnown
@@ -88,7 +89,7 @@ def assess(
         return Assessment(Risk.GUEST_VISIBLE, ReadsElse(before, after))
     if evidence is not None and (after is None or not (fixed or isinstance(evidence, Zero))):
         return Assessment(Risk.LOSSLESS, NothingLost(evidence))
-    if fixed:
+    if fixed or index == PHYSICAL_COUNTER:
         return Assessment(Risk.GUEST_VISIBLE, ReadsElse(before, after))
     return Assessment(Risk.LOSSY, ValueLost(before))
 

@@ -7,6 +7,7 @@ from armferry.decide.causes import (
     Cause,
     Change,
     Condition,
+    CounterJumps,
     Declared,
     DifferenceInMask,
     Dropped,
@@ -25,6 +26,7 @@ from armferry.decide.causes import (
     Meaningless,
     NeverRan,
     NothingLost,
+    NotInUse,
     NotKept,
     NotOffered,
     OneEndOnly,
@@ -96,6 +98,11 @@ def _sentence(index: int, cause: Cause, *, planned: bool) -> str:
         case OnlyThere(sent, recorded):
             value = "the value it was recorded with" if recorded else "its reset value"
             return f"{_NOT_ON_SOURCE}; {f'sent at {value}' if sent else 'keeps its reset value'}"
+        case CounterJumps():
+            return (
+                f"{_NOT_ON_SOURCE}, where it is the host's; the guest may read the physical "
+                "counter, which jumps"
+            )
         case LeftByGuest(value):
             return f"{_NOT_ON_SOURCE}; {value:#x} is what another guest left there"
         case ValueRefused(TooWide(), value, _, _, renamed):
@@ -187,6 +194,8 @@ def _evidence(evidence: Evidence) -> str:
             return f"{value:#x} is KVM's mark for a register that was never written"
         case Zero():
             return "it is zero, as after reset"
+        case NotInUse():
+            return "the guest uses neither the physical counter nor its timer"
 
 
 def _state(index: int, harm: Harm) -> str:
