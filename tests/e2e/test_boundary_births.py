@@ -20,7 +20,7 @@ from armferry.lab.host import HostSpec, LabHost
 from armferry.lab.kernels import KernelStore
 from armferry.lab.releases import release_named
 from armferry.lab.stays import Stay, Stayed, stay
-from armferry.stream import CpuEdit, rewrite_tail
+from armferry.stream import CpuEdit, StateEdit, rewrite_tail
 
 pytestmark = [pytest.mark.qemu, pytest.mark.kernel]
 
@@ -119,7 +119,7 @@ def _with(stream: bytes, folder: Path, index: int, value: int) -> bytes:
     path.write_bytes(stream)
     saved = open_subject(str(path)).saved
     assert saved is not None
-    tail = rewrite_tail(saved, [CpuEdit({**saved.cpus[0].registers, index: value})])
+    tail = rewrite_tail(saved, StateEdit([CpuEdit({**saved.cpus[0].registers, index: value})]))
     assert tail is not None
     return stream[: tail.offset] + tail.data
 
