@@ -26,7 +26,6 @@ from armferry.hosts.qmp.client import (
     MonitorSilent,
     QmpClient,
 )
-
 from armferry.lab.patience import patient
 
 if TYPE_CHECKING:

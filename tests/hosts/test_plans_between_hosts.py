@@ -60,6 +60,6 @@ def test_plan_for_both_ways_keeps_its_promise_in_every_pair() -> None:
                 event.outcome.name for event in again.events if event.outcome.risk is Risk.LOSSY
             }
     assert len(pairs) > 300
-    assert risks == set(Risk)
-    # nothing of a guest is on a host that only was started; but a counter runs from then on
-    assert lost == {"CNTPCT_EL0"}
+    assert risks == set(Risk) - {Risk.LOSSY}
+    # nothing of a guest is on a host that only was started
+    assert lost == set()
