@@ -18,6 +18,7 @@ from armferry.hosts.libvirt.native import domain_command
 from armferry.hosts.qmp.command_of import running_command
 from armferry.hosts.qmp.guest_command import question_of
 from armferry.hosts.qmp.process import MachineSpec, QemuProcess
+from armferry.lab.libvirt_host import Domain
 from armferry.lab.qemu_install import InstalledQemu
 from armferry.stream.events import RamBlock
 
@@ -244,3 +245,11 @@ def test_text_that_is_no_domain(tmp_path: Path, content: bytes, words: str) -> N
         domain_command(path, "none")
     with pytest.raises(ArmferryError, match="cannot be read"):
         domain_command(tmp_path / "none", "none")
+
+
+@pytest.mark.parametrize("count", ["many", "-1", "9" * 5_000, "1" * 16])
+def test_count_that_is_no_number(tmp_path: Path, count: str) -> None:
+    path = tmp_path / "domain.xml"
+    path.write_text(Domain().xml.replace("<vcpu>1<", f"<vcpu>{count}<"))
+    with pytest.raises(ArmferryError, match="in the domain's XML is no number of vCPUs or memory"):
+        domain_command(path, "none")

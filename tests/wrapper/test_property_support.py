@@ -1,6 +1,5 @@
 """What is kept of a QEMU's own properties, and what becomes of an answer that cannot be used."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -50,7 +49,7 @@ def test_a_damaged_answer_is_asked_for_again(
     (kept,) = (tmp_path / "cache" / "wrapper").iterdir()
     kept.write_text(damage)
     assert known_properties(qemu, "", "tcg") == {PSCI}
-    assert json.loads(kept.read_text()) == [PSCI]
+    assert known_properties(qemu, "", "tcg") == {PSCI}
     assert asked == ["max-arm-cpu"] * 2
 
 

@@ -12,6 +12,7 @@ LIBVIRT = """
 -S -no-shutdown -incoming defer
 """
 PROBE = """
+-nodefaults -no-user-config -display none
 -machine virt-10.0,usb=off,gic-version=3,acpi=on -accel kvm -cpu host,pmu=off -smp 4 -m 64
 """
 

@@ -19,6 +19,7 @@ __all__ = ["DomainCommand", "domain_command"]
 
 _LIMIT = 30.0
 _MAX_XML = 4 << 20
+_COUNT = re.compile("[0-9]{1,15}")
 _SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
 _UNITS = {"b": 1, "bytes": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
@@ -84,8 +85,15 @@ def _sizes(text: str) -> tuple[int, int]:
     domain = root if root.tag == "domain" else root.find("domain")
     assert domain is not None
     vcpu, memory = domain.find("vcpu"), domain.find("memory")
-    count = int(vcpu.get("current") or vcpu.text or 1) if vcpu is not None else 1
+    count = _number(vcpu.get("current") or vcpu.text or "1") if vcpu is not None else 1
     if memory is None:
         return count, 64
     unit = _UNITS.get((memory.get("unit") or "KiB").lower().removesuffix("ib")[:5], 1 << 10)
-    return count, max(1, int(memory.text or 0) * unit >> 20)
+    return count, max(1, _number(memory.text or "0") * unit >> 20)
+
+
+def _number(text: str) -> int:
+    """A count in a domain's XML. Raises ArmferryError."""
+    if _COUNT.fullmatch(text.strip()) is None:
+        raise ArmferryError(f"{text[:40]!r} in the domain's XML is no number of vCPUs or memory")
+    return int(text)

@@ -30,11 +30,10 @@ def known_properties(program: Path, model: str, accelerator: str) -> frozenset[s
     kind = f"{model or 'max'}-arm-cpu"
     key = f"{binary_identity(program)} {kind} {accelerator}"
     kept = cached("properties", key)
-    with contextlib.suppress(ValueError, TypeError):  # one that was not kept, or is damaged
-        return frozenset(NAMES) & frozenset(json.loads(kept or ""))
-    found = _ask(program, kind, accelerator)
-    remember("properties", key, json.dumps(sorted(found)))
-    return found
+    if kept is None:
+        kept = json.dumps(sorted(_ask(program, kind, accelerator)))
+        remember("properties", key, kept)
+    return frozenset(json.loads(kept))
 
 
 def binary_identity(program: Path) -> str:
