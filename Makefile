@@ -9,21 +9,21 @@ BIN := .venv/bin
 SOURCES := $(shell find armferry -type f -not -name '*.pyc') pyproject.toml hatch_build.py LICENSE \
            $(wildcard README.md)
 # What mypy reads; a room may have a conftest.py of its own, hence the explicit package bases.
-CODE := $(wildcard armferry tests benchmarks tools/*.py hatch_build.py)
+CODE := $(wildcard armferry tests benchmarks fuzz tools/*.py hatch_build.py)
 PYTEST := $(BIN)/pytest -n 2
 
-.PHONY: help man venv wheels rig lint test test-full demo bench
+.PHONY: help man venv wheels rig lint test test-full demo bench fuzz faults live soak lock
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
 venv: .venv/.wheel ## .venv with the built wheel of armferry and the developers' tools
 
-.venv/.tools: pyproject.toml tools/bootstrap-debian
+.venv/.tools: pyproject.toml requirements.lock tools/bootstrap-debian
 	tools/bootstrap-debian
 	python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "python3 is older than 3.11")'
 	python3 -m venv --clear .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check hatchling
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	touch $@
 
 # The wheel, not the working tree, is what the tests import.
@@ -74,3 +74,20 @@ bench: rig ## how fast the data path and the wrapper are
 	$(BIN)/python -m benchmarks.gateway
 	$(BIN)/python -m benchmarks.wrapper
 	$(BIN)/python -m benchmarks.boundary
+
+fuzz: venv ## every reader attacked, a minute of processor time each (SECONDS=, TARGETS=)
+	$(BIN)/python -m fuzz --seconds $(or $(SECONDS),60) $(TARGETS)
+
+faults: venv ## the disk fails, or the program is killed, at every step of every writer
+	$(BIN)/python -m fuzz.faults
+
+live: rig ## real guests moved live while processes are killed (MOVES=)
+	$(BIN)/python -m fuzz.live --moves $(or $(MOVES),200)
+
+soak: venv ## moves without end through one gateway on networks that fail (MOVES=)
+	$(BIN)/python -m fuzz.soak --moves $(or $(MOVES),1000)
+
+lock: ## requirements.lock made anew; needs uv
+	echo hatchling | uv pip compile pyproject.toml - --extra dev --extra metrics --generate-hashes \
+	    --universal --python-version 3.11 --no-annotate --custom-compile-command "make lock" \
+	    --output-file requirements.lock

@@ -281,10 +281,14 @@ def trial(name: str, at: int | None, fault: str) -> tuple[list[str], str]:
 
 
 def main() -> int:
-    """Every writer, every step, every fault."""
+    """Every writer, or those that the command line names; every step, every fault."""
     found = 0
     total: Counter[str] = Counter()
-    for name in WRITERS:
+    names = sys.argv[1:] or list(WRITERS)
+    unknown = set(names) - set(WRITERS)
+    if unknown:
+        raise SystemExit(f"no such writer: {', '.join(unknown)}; of {', '.join(WRITERS)}")
+    for name in names:
         steps, wrong = trial(name, None, KILLED)
         if wrong:
             raise SystemExit(f"{name}: fails without a fault: {wrong}")

@@ -8,6 +8,7 @@ Refuses to know what a package is for. Sources of fact: apt.conf(5), apt-get(8) 
 sources.list(5), deb-control(5).
 """
 
+import hashlib
 import os
 import re
 import subprocess
@@ -56,6 +57,11 @@ def parse_packages(index: str, suite: str, name: re.Pattern[str]) -> Iterator[Pa
             yield Package(fields["Package"], fields["Version"], suite, fields["SHA256"])
 
 
+def _is(file: Path, package: Package) -> bool:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest() == package.sha256
+
+
 class AptState:
     """An apt of our own for arm64, kept in `directory`."""
 
@@ -73,7 +79,8 @@ class AptState:
         mirror = debian_mirror()
         lines = (f"deb [signed-by={KEYRING}] {mirror} {suite} main" for suite in self.suites)
         self._sources.write_text("\n".join([*lines, ""]))
-        # Backports and old suites stop renewing the validity date of their Release file.
+        # Backports and old suites stop renewing the validity date of their Release file; whoever
+        # serves an index can so serve an old one, and no other (docs/lab.md).
         self._config.write_text(
             f'Dir::State "{self.directory}/state";\n'
             'Dir::State::status "/dev/null";\n'
@@ -103,10 +110,16 @@ class AptState:
         return sorted(found, key=lambda package: self.suites.index(package.suite))
 
     def download(self, package: Package) -> Path:
-        """The package file, checked against the signed index by apt. Raises `AptFault`."""
+        """The package file, hashed against the signed index, also one that was there before.
+
+        Raises `AptFault`.
+        """
         directory = self.directory / "packages" / package.sha256
         directory.mkdir(parents=True, exist_ok=True)
-        if not (found := list(directory.glob("*.deb"))):
+        found = [file for file in directory.glob("*.deb") if _is(file, package)]
+        if not found:
+            for other in directory.glob("*.deb"):
+                other.unlink()  # damaged, or somebody else's
             request = f"{package.name}={package.version}"
             self._run(["apt-get", "-qq", "download", request], cwd=directory)
             found = list(directory.glob("*.deb"))
@@ -115,6 +128,8 @@ class AptState:
                 f"apt-get download {package.name} left {len(found)} files in {directory}:"
                 " remove that directory and try again"
             )
+        if not _is(found[0], package):
+            raise AptFault(f"{found[0]}: its SHA-256 is not {package.sha256}, that of the index")
         return found[0]
 
     @property

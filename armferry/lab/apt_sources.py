@@ -9,17 +9,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["DEBIAN", "debian_mirror"]
+from armferry.errors import EnvironmentFault
 
-DEBIAN = "http://deb.debian.org/debian"
-"""Debian's own content delivery network, for a machine whose apt names no Debian archive."""
+__all__ = ["NoMirror", "debian_mirror"]
 
 _SUITE = re.compile(
     r"(?:stable|oldstable|oldoldstable|testing|unstable|sid"
     r"|buster|bullseye|bookworm|trixie|forky|duke)(?:-updates|-backports)?"
 )
 _SCHEME = re.compile(r"(?:https?|ftp|file|copy|mirror)(?:\+\w+)?:")
-_ARCHIVE = re.compile(r"(?://[^/]*\bdebian\.org/|/debian/?$)")
+_ARCHIVE = re.compile(r"/debian(?:/\d{8}T\d{6}Z)?/?$")
+
+
+class NoMirror(EnvironmentFault):
+    """This machine's apt has no archive of Debian to take packages from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +33,11 @@ class _Source:
 
 
 def debian_mirror(apt: Path = Path("/etc/apt")) -> str:
-    """The URL of the Debian archive that the apt configuration in `apt` uses, else `DEBIAN`.
+    """The URL of the Debian archive that the apt configuration in `apt` uses. Raises NoMirror.
 
     An entry counts as Debian's own when its suite has a Debian name, it offers `main`, and its
-    address is on debian.org or ends with `/debian`. The first one wins, in apt's reading order.
+    address ends with `/debian`, or with that and the time of a snapshot. The first one wins, in
+    apt's reading order.
     """
     for source in _sources(apt):
         if "main" not in source.components or not any(map(_SUITE.fullmatch, source.suites)):
@@ -41,7 +45,11 @@ def debian_mirror(apt: Path = Path("/etc/apt")) -> str:
         for uri in source.uris:
             if _SCHEME.match(uri) and _ARCHIVE.search(uri) and "debian-security" not in uri:
                 return uri.rstrip("/")
-    return DEBIAN
+    raise NoMirror(
+        f"{apt}: names no archive of Debian: the lab takes kernels and QEMUs from the one that "
+        "this machine's apt uses; add its line to sources.list (deb URL trixie main), then "
+        "apt-get update"
+    )
 
 
 def _sources(apt: Path) -> Iterator[_Source]:

@@ -45,9 +45,9 @@ __all__ = [
     "with_guest",
 ]
 
-STREAM = "/tmp/stream"
+STREAM = "/tmp/stream"  # noqa: S108 - all three in a guest of our own, which nobody shares
 KERNEL = "/guest/kernel.elf"
-SERIAL = "/tmp/serial"
+SERIAL = "/tmp/serial"  # noqa: S108
 _TICK_LIMIT = 60.0
 _POLL = 0.02
 _ENDED = ("completed", "failed", "cancelled")
@@ -141,7 +141,7 @@ def inside(request: Mapping[str, Any], preload: "Preload | None" = None) -> Outc
     arguments = [*request["arguments"], *(("-incoming", "defer") if incoming else ())]
     ours, theirs = socket.socketpair()
     arguments += ["-chardev", f"socket,id=lab,fd={theirs.fileno()}", "-qmp", "chardev:lab"]
-    with open("/tmp/stderr", "w+b") as stderr:
+    with open("/tmp/stderr", "w+b") as stderr:  # noqa: S108
         fds = () if preload is None else (preload.table, preload.writing)
         with theirs:
             process = subprocess.Popen(

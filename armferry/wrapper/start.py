@@ -91,7 +91,8 @@ def _become(program: str, words: "list[str]", environment: "dict[str, str] | Non
     _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
     _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
     try:
-        os.execve(program, [program, *words], os.environ if environment is None else environment)
+        given = os.environ if environment is None else environment
+        os.execve(program, [program, *words], given)  # noqa: S606 - becoming QEMU is what it does
     except OSError as error:
         raise OSError(f"{program}: cannot be run: {error.strerror}") from error
 

@@ -1,11 +1,13 @@
 """Where things are kept, how a release is named, and which mirror is used."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
 from armferry.cache import cache_folder
-from armferry.lab.apt_sources import DEBIAN, debian_mirror
+from armferry.lab.apt import AptFault, AptState, Package
+from armferry.lab.apt_sources import NoMirror, debian_mirror
 from armferry.lab.releases import RELEASES, UnknownReleaseError, release_named
 
 
@@ -87,7 +89,8 @@ def test_mirror_from_deb822_sources(tmp_path: Path) -> None:
 
 def test_disabled_stanza_is_passed_over(tmp_path: Path) -> None:
     text = DEB822.replace("Components: main contrib", "Components: main\nEnabled: no")
-    assert debian_mirror(_apt(tmp_path, debian__sources=text)) == DEBIAN
+    with pytest.raises(NoMirror):
+        debian_mirror(_apt(tmp_path, debian__sources=text))
 
 
 def test_mirror_from_one_line_sources(tmp_path: Path) -> None:
@@ -101,7 +104,42 @@ def test_mirror_from_one_line_sources(tmp_path: Path) -> None:
     assert debian_mirror(_apt(tmp_path, list=text)) == "http://right.example.org/debian"
 
 
-def test_no_debian_source_means_the_public_archive(tmp_path: Path) -> None:
-    assert debian_mirror(tmp_path / "nowhere") == DEBIAN
+def test_archive_at_a_moment_counts(tmp_path: Path) -> None:
+    url = "http://moments.example.org/archive/debian/20260101T000000Z"
+    assert debian_mirror(_apt(tmp_path, list=f"deb {url}/ trixie main\n")) == url
+
+
+def test_no_debian_source_is_said(tmp_path: Path) -> None:
     text = "deb http://archive.example.org/ubuntu noble main\n"
-    assert debian_mirror(_apt(tmp_path / "apt", list=text)) == DEBIAN
+    for apt in (tmp_path / "nowhere", _apt(tmp_path / "apt", list=text)):
+        with pytest.raises(NoMirror) as error:
+            debian_mirror(apt)
+        assert str(error.value) == (
+            f"{apt}: names no archive of Debian: the lab takes kernels and QEMUs from the one that "
+            "this machine's apt uses; add its line to sources.list (deb URL trixie main), then "
+            "apt-get update"
+        )
+
+
+def test_package_that_was_there_before_is_hashed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = b"the package"
+    package = Package("linux", "1", "trixie", hashlib.sha256(good).hexdigest())
+    folder = tmp_path / "packages" / package.sha256
+    folder.mkdir(parents=True)
+    (folder / "linux.deb").write_bytes(b"another one")
+    fetched: list[bytes] = [good, b"a third one"]
+
+    def run(_: AptState, command: list[str], cwd: Path | None = None) -> str:
+        assert command == ["apt-get", "-qq", "download", "linux=1"]
+        assert cwd == folder
+        (folder / "linux.deb").write_bytes(fetched.pop(0))
+        return ""
+
+    monkeypatch.setattr(AptState, "_run", run)
+    assert AptState(tmp_path).download(package).read_bytes() == good
+    assert AptState(tmp_path).download(package).read_bytes() == good  # nothing more is fetched
+    (folder / "linux.deb").write_bytes(b"damaged")
+    with pytest.raises(AptFault, match=f"its SHA-256 is not {package.sha256}, that of the index"):
+        AptState(tmp_path).download(package)
