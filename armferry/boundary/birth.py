@@ -59,6 +59,11 @@ def birth(own: Mapping[int, int], other: Mapping[int, int], other_kernel: str = 
         Obstacle(index, "QEMU and the guest need it, so it cannot be hidden")
         for index in essential(extra)
     ]
+    obstacles += [
+        Obstacle(index, "QEMU reads it by itself when it starts, so it cannot be hidden")
+        for index in extra
+        if kind(index, Accelerator.KVM) is Kind.IDENTIFICATION
+    ]
     for index in extra:
         rules.append(hide(index))
         if _guest_writes(index):
