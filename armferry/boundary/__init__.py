@@ -7,7 +7,7 @@ and reads its reports (`events`). Everything meant for the other rooms is named 
 
 from .birth import Birth, Obstacle, birth
 from .essential import essential
-from .events import Event, EventKind, events_of, told
+from .events import Event, EventKind, events_of, lines_of
 from .preload import BoundaryFault, Preload, library, why_not
 from .rules import ALL_BITS, Action, Rule, carry, hide, pin, take
 from .table import Table, TableError
@@ -30,8 +30,8 @@ __all__ = [
     "events_of",
     "hide",
     "library",
+    "lines_of",
     "pin",
     "take",
-    "told",
     "why_not",
 ]

@@ -1,6 +1,6 @@
 """What the library reports: messages of one or more events of 40 bytes each, in words.
 
-Knows the private format of `boundary.c` and how an event is told to a person. Refuses to know
+Knows the private format of `boundary.c` and how an event is put in words. Refuses to know
 where messages come from.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from armferry.registers import Accelerator, explain_value, name
 
-__all__ = ["Event", "EventKind", "events_of", "told"]
+__all__ = ["Event", "EventKind", "events_of", "lines_of"]
 
 _EVENT = struct.Struct("=IiQQQiI")
 
@@ -66,7 +66,7 @@ def events_of(message: bytes) -> Iterator[Event]:
             yield Event(EventKind(number), vcpu, index, value, other, error)
 
 
-def told(events: Iterable[Event]) -> list[str]:
+def lines_of(events: Iterable[Event]) -> list[str]:
     """The events as lines: one for each thing that was done, with all vCPUs it was done to.
 
     What was done to every register alike (hidden, carried) is one line for all of them.

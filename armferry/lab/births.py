@@ -154,7 +154,7 @@ def _hold(steps: Sequence[_Step], guest: bytes, what: str, progress: Progress) -
 def _fault(found: Stayed) -> str:
     """What kept a stay from going well; empty when nothing did."""
     if not found.outcome.completed:
-        refused = [line for line in found.told if "refused" in line or "cannot be" in line]
+        refused = [line for line in found.trace if "refused" in line or "cannot be" in line]
         words = found.outcome.stderr.strip() or found.outcome.reason or found.outcome.status
         return "; ".join(refused) or words.splitlines()[-1]
     log = GuestLog.parse(found.log)
@@ -177,7 +177,7 @@ def _store(folder: Path, result: Stayed) -> None:
     partial.mkdir(exist_ok=True)
     (partial / "stream").write_bytes(result.stream)
     (partial / "log").write_bytes(result.log)
-    said = {"outcome": asdict(result.outcome), "told": result.told}
+    said = {"outcome": asdict(result.outcome), "trace": result.trace}
     (partial / "said.json").write_text(json.dumps(said))
     if not folder.exists():
         partial.rename(folder)
@@ -189,5 +189,5 @@ def _read(folder: Path) -> Stayed:
         Outcome(**said["outcome"]),
         (folder / "stream").read_bytes(),
         (folder / "log").read_bytes(),
-        tuple(said["told"]),
+        tuple(said["trace"]),
     )

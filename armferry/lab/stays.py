@@ -40,13 +40,13 @@ class Stay:
 
 @dataclass(frozen=True, slots=True)
 class Stayed:
-    """What came of it: `stream` is empty unless the guest could be saved; `told` is the trace of
+    """What came of it: `stream` is empty unless the guest could be saved; `trace` is that of
     the boundary."""
 
     outcome: Outcome
     stream: bytes
     log: bytes
-    told: tuple[str, ...]
+    trace: tuple[str, ...]
 
 
 def stay(host: "LabHost", guest: bytes, stays: Iterable[Stay]) -> list[Stayed]:
@@ -74,7 +74,7 @@ def _read(out: Mapping[str, bytes], number: int) -> Stayed:
         Outcome(**said["outcome"]),
         out.get(f"{number}.stream", b""),
         out.get(f"{number}.log", b""),
-        tuple(said["told"]),
+        tuple(said["trace"]),
     )
 
 
@@ -83,8 +83,8 @@ def _main() -> None:
     shutil.copy(_JOB / "guest", KERNEL)
     for number, (machine, ticks) in enumerate(json.loads((_JOB / "stays.json").read_text())):
         outcome, lines = _hold(number, machine, ticks)
-        told = {"outcome": asdict(outcome), "told": lines}
-        (_OUT / f"{number}.json").write_text(json.dumps(told))
+        document = {"outcome": asdict(outcome), "trace": lines}
+        (_OUT / f"{number}.json").write_text(json.dumps(document))
         if outcome.completed and os.path.exists(STREAM):
             shutil.move(STREAM, _OUT / f"{number}.stream")
         if os.path.exists(SERIAL):
@@ -107,7 +107,7 @@ def _hold(number: int, machine: str, ticks: int) -> tuple[Outcome, list[str]]:
     table = _JOB / f"{number}.table"
     if not table.exists():
         return inside(request), []
-    from armferry.boundary import Event, Preload, events_of, library, told
+    from armferry.boundary import Event, Preload, events_of, library, lines_of
 
     own = library()
     assert own is not None, "lab hosts have it"
@@ -118,7 +118,7 @@ def _hold(number: int, machine: str, ticks: int) -> tuple[Outcome, list[str]]:
         events: list[Event] = []
         while message := reports.recv(1 << 16):
             events += events_of(message)
-    return outcome, told(events)
+    return outcome, lines_of(events)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The table's laws and what reports are told as."""
+"""The table's laws and what reports become."""
 
 import errno
 
@@ -13,8 +13,8 @@ from armferry.boundary import (
     TableError,
     events_of,
     hide,
+    lines_of,
     pin,
-    told,
 )
 
 TCR2, PIR, PSCI = 0x603000000013C103, 0x603000000013C513, 0x6030000000140000
@@ -91,5 +91,5 @@ def test_bytes_that_are_no_event_are_left_out() -> None:
          ["9 reports of the KVM boundary were lost: armferry was too slow"]),
     ],
 )  # fmt: skip
-def test_what_is_told(events: list[Event], lines: list[str]) -> None:
-    assert told(events) == lines
+def test_lines_of_events(events: list[Event], lines: list[str]) -> None:
+    assert lines_of(events) == lines

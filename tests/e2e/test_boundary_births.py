@@ -103,7 +103,7 @@ def test_qemu_that_reads_a_hidden_register_is_stopped(suite: str, guest_kernel: 
         in found.outcome.stderr.splitlines()
     )
     assert "QEMU wanted to read MIDR_EL1, which is hidden from it, and was stopped (vCPU 0)" in (
-        found.told
+        found.trace
     )
 
 
@@ -142,7 +142,7 @@ def test_value_of_a_register_comes_back_to_the_host_that_has_it(
     assert _registers(home.stream, tmp_path)[TCR2] == 0
     written = _with(home.stream, tmp_path, TCR2, WRITTEN)
     away = _held("6.17", guest, Stay(machine, carried, written, home.log))
-    assert any(line.startswith("TCR2_EL1, which this host lacks, is kept") for line in away.told)
+    assert any(line.startswith("TCR2_EL1, which this host lacks, is kept") for line in away.trace)
     assert _registers(away.stream, tmp_path)[TCR2] == WRITTEN
     back = _held("6.12", guest, Stay(machine, b"", away.stream, away.log))
     assert _registers(back.stream, tmp_path)[TCR2] == WRITTEN

@@ -1,4 +1,4 @@
-"""The reports of the library in one QEMU, read while it runs and told on standard error.
+"""The reports of the library in one QEMU, read while it runs and printed on standard error.
 
 Reports that come together are printed together, one line for each thing that was done. A QEMU that
 does not make its VM under the library within two minutes is ended: it would run without what was
@@ -14,14 +14,14 @@ import threading
 import time
 from collections.abc import Callable
 
-from armferry.boundary import Event, EventKind, events_of, told
+from armferry.boundary import Event, EventKind, events_of, lines_of
 
 __all__ = ["BoundaryReports"]
 
 _QUIET = 200  # milliseconds without a report that end a group of them
 _PATIENCE = 120.0  # seconds until a VM is made
 _CHUNK = 1 << 16
-_UNTOLD = (EventKind.STARTED, EventKind.MET)
+_UNPRINTED = (EventKind.STARTED, EventKind.MET)
 
 
 class BoundaryReports:
@@ -59,7 +59,7 @@ class BoundaryReports:
             left = None if met else max(0, int(1000 * (deadline - time.monotonic())))
             if not poll.poll(_QUIET if group else left):
                 if group:
-                    self._tell(group)
+                    self._print(group)
                     group = []
                     continue
                 self._notify("the KVM boundary is not in this QEMU, which is ended")
@@ -67,12 +67,12 @@ class BoundaryReports:
                 return
             message = self._reports.recv(_CHUNK)
             if not message:
-                self._tell(group)
+                self._print(group)
                 return
             found = list(events_of(message))
             met = met or any(one.kind is EventKind.MET for one in found)
-            group += [one for one in found if one.kind not in _UNTOLD]
+            group += [one for one in found if one.kind not in _UNPRINTED]
 
-    def _tell(self, group: list[Event]) -> None:
-        for line in told(group):
+    def _print(self, group: list[Event]) -> None:
+        for line in lines_of(group):
             self._notify(f"KVM boundary: {line}")
