@@ -88,7 +88,7 @@ def test_guests_of_a_baseline_move_all_six_ways(guest_kernel: Path) -> None:
     two_at_once(take, SERIES)
     assert set(moved) == set(itertools.permutations(SERIES, 2))
     for pair, came in moved.items():
-        assert came.outcome.completed, (pair, came.outcome, came.told)
+        assert came.outcome.completed, (pair, came.outcome, came.trace)
         log = GuestLog.parse(came.log)
         assert not log.faults(), (pair, log.faults())
         assert log.last > GuestLog.parse(born[pair[0]].log).last, pair
