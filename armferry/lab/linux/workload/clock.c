@@ -20,9 +20,9 @@ static uint64_t frequency(void)
 
 static void clocks(void)
 {
-    uint64_t first_counter = counter(), first_raw = now(CLOCK_MONOTONIC_RAW), rate = frequency();
-    uint64_t monotonic = now(CLOCK_MONOTONIC), last_counter = first_counter;
-    int64_t wall = now(CLOCK_REALTIME) - monotonic, boot = now(CLOCK_BOOTTIME) - monotonic;
+    uint64_t first_counter = 0, first_raw = 0, rate = frequency(), last_counter = 0;
+    uint64_t monotonic = now(CLOCK_MONOTONIC);
+    int64_t wall = 0, boot = 0;
     for (;; pause_ms(20)) {
         uint64_t before = now(CLOCK_MONOTONIC), here = counter(), raw = now(CLOCK_MONOTONIC_RAW);
         uint64_t wall_now = now(CLOCK_REALTIME), boot_now = now(CLOCK_BOOTTIME);
@@ -37,8 +37,14 @@ static void clocks(void)
         last_counter = here;
         rate = frequency();
         if (after - before < CLOSE) { // else something came between the readings
-            int64_t wall_offset = wall_now - before, boot_offset = boot_now - before;
-            int64_t apart = (here - first_counter) * 1e9 / rate - (raw - first_raw);
+            int64_t wall_offset = wall_now - before, boot_offset = boot_now - before, apart;
+            if (!first_counter) {
+                first_counter = here;
+                first_raw = raw;
+                wall = wall_offset;
+                boot = boot_offset;
+            }
+            apart = (here - first_counter) * 1e9 / rate - (raw - first_raw);
             if (llabs(wall_offset - wall) > STEP)
                 fault("CLOCK_REALTIME stepped by %ld ms", (wall_offset - wall) / 1000000);
             if (llabs(boot_offset - boot) > STEP)
