@@ -11,11 +11,10 @@ from armferry.cli import diff, render, words
 from armferry.cli.options import add_json
 from armferry.cli.render import Cell, Table
 from armferry.errors import ArmferryError, EnvironmentFault
+from armferry.facts import Condition, condition_of
 from armferry.hosts.fingerprints.atlas import (
-    Condition,
     Entry,
     Span,
-    condition_of,
     history,
     pack,
     read_atlas,

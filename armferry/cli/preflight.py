@@ -13,7 +13,7 @@ from armferry.cli.render import Cell, Table
 from armferry.decide import Verdict, differences
 from armferry.ends import Destination, Move
 from armferry.facts import qemu_rules
-from armferry.hosts.fingerprints.kvm import Preflight, Refusal, VcpuLists, preflight
+from armferry.hosts.fingerprints.kvm import NotKept, Preflight, Refusal, VcpuLists, preflight
 from armferry.policy import Policy
 from armferry.registers import Accelerator, name
 
@@ -53,8 +53,8 @@ def obstacles(answer: Preflight, policy: Policy) -> Iterator[str]:
             f"kvm-psci-version: KVM in this kernel does not support PSCI version"
             f" {policy.psci_version}"
         )
-    for vcpu, refusals in enumerate(answer.vcpus):
-        for refusal in refusals.outgoing:
+    for vcpu, loads in enumerate(answer.vcpus):
+        for refusal in loads.outgoing.refused:
             yield (
                 f"vCPU {vcpu}: this kernel does not take {_name(refusal)} ({refusal.index:#018x})"
                 f" = {refusal.incoming:#x}: {_error(refusal)}"
@@ -66,16 +66,24 @@ def show(answer: Preflight) -> None:
     render.heading(f"Asked of this kernel, Linux {answer.kernel}")
     rows = [
         _row(vcpu, refusal)
-        for vcpu, refusals in enumerate(answer.vcpus)
-        for refusal in refusals.incoming
+        for vcpu, loads in enumerate(answer.vcpus)
+        for refusal in loads.incoming.refused
     ]
-    if not rows:
+    if rows:
+        render.line("does not take as they come:")
+        render.table(
+            Table(("register", "index", "vCPU", "error", "comes", "has", "why or fields"), rows)
+        )
+    else:
         render.line("takes every register unchanged", "good")
-        return
-    render.line("does not take as they come:")
-    render.table(
-        Table(("register", "index", "vCPU", "error", "comes", "has", "why or fields"), rows)
-    )
+    changes = [
+        _change_row(vcpu, change)
+        for vcpu, loads in enumerate(answer.vcpus)
+        for change in loads.incoming.not_kept
+    ]
+    if changes:
+        render.line("takes and does not keep:")
+        render.table(Table(("register", "index", "vCPU", "comes", "then reads", "fields"), changes))
 
 
 def document(answer: Preflight) -> dict[str, Any]:
@@ -94,9 +102,23 @@ def document(answer: Preflight) -> dict[str, Any]:
                 "host_value": None if refusal.host is None else f"{refusal.host:#x}",
                 "fields": _fields(refusal),
             }
-            for vcpu, refusals in enumerate(answer.vcpus)
-            for which, found in (("incoming", refusals.incoming), ("outgoing", refusals.outgoing))
-            for refusal in found
+            for vcpu, loads in enumerate(answer.vcpus)
+            for which, found in (("incoming", loads.incoming), ("outgoing", loads.outgoing))
+            for refusal in found.refused
+        ],
+        "not_kept": [
+            {
+                "vcpu": vcpu,
+                "list": which,
+                "index": f"{change.index:#018x}",
+                "name": _name(change),
+                "value": f"{change.incoming:#x}",
+                "host_value": f"{change.host:#x}",
+                "fields": _fields(change),
+            }
+            for vcpu, loads in enumerate(answer.vcpus)
+            for which, found in (("incoming", loads.incoming), ("outgoing", loads.outgoing))
+            for change in found.not_kept
         ],
     }
 
@@ -113,7 +135,18 @@ def _row(vcpu: int, refusal: Refusal) -> tuple[Cell, ...]:
     )
 
 
-def _name(refusal: Refusal) -> str:
+def _change_row(vcpu: int, change: NotKept) -> tuple[Cell, ...]:
+    return (
+        Cell(_name(change), "warning"),
+        Cell(f"{change.index:#018x}", "faint"),
+        Cell(str(vcpu)),
+        Cell(words.value(change.incoming)),
+        Cell(words.value(change.host)),
+        Cell(_fields(change)),
+    )
+
+
+def _name(refusal: Refusal | NotKept) -> str:
     return name(refusal.index, Accelerator.KVM)
 
 
@@ -125,7 +158,7 @@ def _error(refusal: Refusal) -> str:
     return f"{symbol}, it has {refusal.host:#x}" + (f" ({fields})" if fields else "")
 
 
-def _fields(refusal: Refusal) -> str:
+def _fields(refusal: Refusal | NotKept) -> str:
     if refusal.host is None:
         return ""
     return differences(refusal.index, refusal.incoming, refusal.host)

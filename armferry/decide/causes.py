@@ -28,6 +28,7 @@ __all__ = [
     "Harm",
     "HeldReset",
     "Hidden",
+    "KeepsOther",
     "KnownReset",
     "KvmPattern",
     "Lacks",
@@ -53,8 +54,10 @@ __all__ = [
     "SameThere",
     "SourceReset",
     "StockIgnores",
+    "TakesAway",
     "TooWide",
     "Unlisted",
+    "Unsure",
     "ValueChanged",
     "ValueLost",
     "ValueRefused",
@@ -227,7 +230,21 @@ class NotKept:
     bits: int
 
 
-Refusal = Fixed | AtMost | Lacks | TooWide | NotKept
+@dataclass(frozen=True, slots=True)
+class Unsure:
+    """It is not known whether the destination's kernel takes another value than `own`."""
+
+    own: int
+
+
+@dataclass(frozen=True, slots=True)
+class TakesAway:
+    """The destination's kernel then no longer has `registers`, which its QEMU puts all the same."""
+
+    registers: tuple[int, ...]
+
+
+Refusal = Fixed | AtMost | Lacks | TooWide | NotKept | Unsure | TakesAway
 
 # -- by which rule another value is sent
 
@@ -283,6 +300,15 @@ Change = Pinned | OwnTaken | DifferenceInMask | FieldsFit | Capped | PartTaken |
 @dataclass(frozen=True, slots=True)
 class Matched:
     """The source's value is sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeepsOther:
+    """`value` is sent, and the destination's kernel takes it and keeps `after`."""
+
+    value: int
+    after: int
+    harm: Harm
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,6 +396,7 @@ class NotOffered:
 
 Cause = (
     Matched
+    | KeepsOther
     | Dropped
     | RenamedTo
     | OnlyThere

@@ -20,6 +20,7 @@ from armferry.decide.causes import (
     Harm,
     HeldReset,
     Hidden,
+    KeepsOther,
     LeftByGuest,
     Matched,
     Meaningless,
@@ -33,13 +34,16 @@ from armferry.decide.causes import (
     ResetByRule,
     SameThere,
     StockIgnores,
+    TakesAway,
     TooWide,
     Unlisted,
     ValueChanged,
     ValueRefused,
 )
+from armferry.decide.conditions import spoils
 from armferry.decide.consent import accepts
 from armferry.decide.kept_bits import meaningless
+from armferry.decide.kernel_values import is_of_the_host, kept
 from armferry.decide.model import Decision, RegisterClass, RegisterOutcome
 from armferry.decide.physical_counter import PHYSICAL_COUNTER, uses_physical_counter
 from armferry.decide.reset import reset_evidence
@@ -137,6 +141,11 @@ class _Merge:
         # new index -> (old index, origins)
         self._rekeyed: dict[int, tuple[int, tuple[Origin, ...]]] = (
             self._rekeys() if like is None else like._rekeyed
+        )
+        self._spoils: dict[int, tuple[int, ...]] = (
+            spoils(incoming, destination.registers, destination.accelerator)
+            if like is None
+            else like._spoils
         )
         self._new_index = {old: (new, origins) for new, (old, origins) in self._rekeyed.items()}
 
@@ -270,8 +279,10 @@ class _Merge:
         if pinned is not None:
             return pinned
         refused = refusal(index, value, self._destination)
+        if refused is None and index in self._spoils:
+            refused = TakesAway(self._spoils[index])
         if refused is None:
-            return self._outcome(index, RegisterClass.MATCHED, value, Risk.NONE, Matched())
+            return self._taken(index, value)
         if isinstance(refused, NotKept) and meaningless(index, refused.bits, self._incoming):
             sent = value ^ refused.bits
             cause = ValueChanged(Meaningless(refused.bits), value, sent, SameThere())
@@ -279,6 +290,18 @@ class _Merge:
         return self._other_value(index, value) or self._value_refused(
             index, value, ValueRefused(refused, value, self._own(index), self._harm(index, value))
         )
+
+    def _taken(self, index: int, value: int) -> RegisterOutcome:
+        """The source's value is sent: the guest reads it again, or what the kernel keeps of it."""
+        after = kept(index, value, self._destination) if self._kvm else value
+        if after == value:
+            return self._outcome(index, RegisterClass.MATCHED, value, Risk.NONE, Matched())
+        evidence = self._never_ran() if is_of_the_host(index) else self._evidence(index)
+        found = assess(index, value, after, evidence)
+        # what is not kept is no feature that a guest could use
+        risk = min(found.risk, Risk.GUEST_VISIBLE) if is_of_the_host(index) else found.risk
+        cause = KeepsOther(value, after, found.harm)
+        return self._outcome(index, RegisterClass.NOT_KEPT, value, risk, cause)
 
     def _arriving(
         self, index: int, value: int, renamed: str, origins: tuple[Origin, ...]

@@ -26,6 +26,7 @@ class RegisterClass(enum.StrEnum):
     ONLY_INCOMING = "only incoming"
     TOLERATED_ONLY_DESTINATION = "tolerated, only on the destination"
     ONLY_DESTINATION = "only on the destination"
+    NOT_KEPT = "value not kept"
     VALUE_TOLERATED = "value tolerated"
     VALUE_REFUSED = "value refused"
 

@@ -1,8 +1,7 @@
 """Whether a value is the one a register had after reset: then nothing of the guest is in it.
 
-Knows the kinds of evidence and their order. Source of KVM's pattern: reset_unknown() of the
-kernel fills registers whose reset value is architecturally unknown with it, and the lab's
-recorded lists show it.
+Knows the kinds of evidence and their order; what KVM puts into a register whose reset value is
+unknown is a fact (`armferry.facts`).
 """
 
 from collections.abc import Mapping
@@ -18,11 +17,11 @@ from armferry.decide.causes import (
 )
 from armferry.decide.physical_counter import PHYSICAL_COUNTER, uses_physical_counter
 from armferry.ends import SourceFacts
+from armferry.facts import holds_kvm_reset_pattern
 from armferry.registers import Accelerator, Kind, describe, kind
 
-__all__ = ["KVM_UNKNOWN", "read_only", "reset_evidence"]
+__all__ = ["read_only", "reset_evidence"]
 
-KVM_UNKNOWN = 0x1DE7EC7EDBADC0DE
 _OF_THE_HOST = (Kind.FIRMWARE_VERSION, Kind.FIRMWARE_BITMAP, Kind.AFFINITY)
 
 
@@ -50,6 +49,8 @@ def reset_evidence(
         return NeverRan()
     if index == PHYSICAL_COUNTER and not uses_physical_counter(incoming):
         return NotInUse()
+    if accelerator is Accelerator.KVM and holds_kvm_reset_pattern(index, incoming):
+        return KvmPattern(value)
     if kind(index) is Kind.RUNNING_COUNTER and value:
         # it has run since, whatever it showed when its host was recorded
         return None
@@ -57,8 +58,6 @@ def reset_evidence(
         return SourceReset(value) if facts.reset[index] == value else None
     if value in known.get(index, ()):
         return KnownReset(value)
-    if accelerator is Accelerator.KVM and value == KVM_UNKNOWN:
-        return KvmPattern(value)
     if index not in known and value == 0:
         return Zero()
     return None

@@ -11,6 +11,7 @@ import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from armferry.decide.conditions import taken_away
 from armferry.decide.kept_bits import never_changes, not_kept
 from armferry.decide.layout import FEATURES, brings_own_word, is_of_a_device, paired_sections
 from armferry.decide.memory import BlockProblem, compare_memory, grown_limit
@@ -357,17 +358,23 @@ class _Load:
         return None
 
     def _kernel_refuses(self, vcpu: int, slots: Mapping[int, int]) -> tuple[int, ...]:
-        """The registers whose value the destination's kernel does not take; none under TCG."""
+        """The registers whose put the destination's kernel does not take; none under TCG.
+
+        QEMU puts its whole list: also registers that the kernel has taken away by then.
+        """
         destination = self._destinations[vcpu]
         if destination.accelerator is not Accelerator.KVM:
             return ()
-        return tuple(i for i in sorted(slots) if refusal(i, slots[i], destination) is not None)
+        refused = {i for i, value in slots.items() if refusal(i, value, destination) is not None}
+        taken = {i: value for i, value in slots.items() if i not in refused}
+        gone = taken_away(taken, destination.registers, destination.accelerator)
+        return tuple(sorted(refused | gone.keys()))
 
     def _name_values(self, vcpu: int, slots: Mapping[int, int], refused: tuple[int, ...]) -> None:
         if self._rules.names_registers:
             own = self._destinations[vcpu].registers
             self._lines += [
-                f"Could not set register {_called(i, Accelerator.KVM)} to {slots[i]:x} "
+                f"Could not set register {_called(i, Accelerator.KVM)} to {slots.get(i, own[i]):x} "
                 f"(is {own[i]:x})"
                 for i in refused
             ]

@@ -17,6 +17,7 @@ from armferry.decide.causes import (
     Harm,
     HeldReset,
     Hidden,
+    KeepsOther,
     KnownReset,
     KvmPattern,
     Lacks,
@@ -41,8 +42,10 @@ from armferry.decide.causes import (
     SameThere,
     SourceReset,
     StockIgnores,
+    TakesAway,
     TooWide,
     Unlisted,
+    Unsure,
     ValueChanged,
     ValueLost,
     ValueRefused,
@@ -50,7 +53,7 @@ from armferry.decide.causes import (
 )
 from armferry.decide.risk_level import Risk
 from armferry.ends import NotKnown
-from armferry.registers import differing_fields, explain_value
+from armferry.registers import Accelerator, differing_fields, explain_value, name
 
 __all__ = ["differences", "reason", "why"]
 
@@ -85,6 +88,8 @@ def _sentence(index: int, cause: Cause, *, planned: bool) -> str:
     match cause:
         case Matched():
             return ""
+        case KeepsOther(taken, after):
+            return f"the destination's kernel takes it and keeps {differences(index, taken, after)}"
         case Dropped(None, harm):
             no_rule = "" if planned else " and no rule allows dropping it"
             return f"{_NOT_KNOWN_THERE}{no_rule}; {_state(index, harm)}"
@@ -150,10 +155,15 @@ def _permission(permission: Permission) -> str:
             return "the destination has it, though not in its list"
 
 
-def _refusal(index: int, refused: Fixed | AtMost | Lacks | NotKept) -> str:
+def _refusal(index: int, refused: Fixed | AtMost | Lacks | NotKept | Unsure | TakesAway) -> str:
     match refused:
         case Fixed(own):
             return f"the destination fixes it at {own:#x}"
+        case TakesAway(registers):
+            gone = ", ".join(name(register, Accelerator.KVM) for register in registers)
+            return f"the destination's kernel then takes {gone} away, which its QEMU puts"
+        case Unsure(own):
+            return f"unknown: its kernel may or may not take another value than its own {own:#x}"
         case AtMost(own):
             return f"the destination offers {_shown(index, own)} at most"
         case Lacks(bits):

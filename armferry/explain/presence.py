@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 
-from armferry.hosts.fingerprints.atlas import Entry, condition_of, read_atlas
+from armferry.facts import condition_of
+from armferry.hosts.fingerprints.atlas import Entry, read_atlas
 from armferry.registers import Kind, explain_value, kind, name
 
 __all__ = ["presence"]

@@ -1,6 +1,8 @@
 """What QEMU releases and kernels do, as data: one loader, each set with what it rests on."""
 
+from armferry.facts.conditions import Condition, condition_of, conditions
 from armferry.facts.kept import KeptBits, kept_bits
+from armferry.facts.kvm import holds_kvm_reset_pattern
 from armferry.facts.machines import unversioned_machines
 from armferry.facts.measured import (
     FactSubject,
@@ -30,12 +32,16 @@ from armferry.facts.release import (
 
 __all__ = [
     "Abort",
+    "Condition",
     "FactSubject",
     "KeptBits",
     "MissingRule",
     "QemuRules",
     "UnknownQemuVersion",
     "Unmeasured",
+    "condition_of",
+    "conditions",
+    "holds_kvm_reset_pattern",
     "is_device_subsection",
     "is_reset_content",
     "kept_bits",

@@ -26,12 +26,6 @@ from armferry.lab.releases import Release, release_named
 
 __all__ = ["AtlasRecordFault", "KvmEntry", "LayoutEntry", "QemuEntry", "record"]
 
-# What the newest architecture has, only the newest QEMU emulates; its own algorithm for pointer
-# authentication is much faster under emulation.
-_NEWEST = "max"
-_NEWEST_MODEL = "max,pauth-impdef=on"
-_NEWEST_QEMU = "trixie-backports"
-
 _AT_ONCE = 2
 _TIME_LIMIT = 240.0
 _USERLAND = "trixie"
@@ -57,14 +51,13 @@ class KvmEntry:
 
     def boot(self) -> LabHost:
         """A host with that kernel on that CPU model. Raises `LabHostFault`."""
-        spec, program = _host(self.kernel, self.cpu, release_named(_USERLAND))
-        return LabHost(spec, program)
+        return LabHost(_spec(self.kernel, self.cpu, release_named(_USERLAND)))
 
     def record(self) -> dict[str, Any]:
         """The fingerprint document and how it was made, from one boot of the lab."""
         with self.boot() as host:
             done = host.run(["armferry", "fingerprint", "kvm"], time_limit=_TIME_LIMIT)
-            kernel, cpu, program = host.spec.kernel, host.spec.cpu, host.program
+            kernel, model, program = host.spec.kernel, host.spec.model, host.program
         if done.exit_code != 0:
             words = done.stderr.decode("utf-8", "replace").strip()
             raise AtlasRecordFault(f"atlas entry {self.name}: the host said: {words}")
@@ -74,7 +67,7 @@ class KvmEntry:
                 "package": f"{kernel.origin.package} {kernel.origin.version}",
                 "suite": kernel.origin.suite,
                 "sha256": kernel.origin.sha256,
-                "under": f"QEMU {qemu_version(program).version}, -cpu {cpu}",
+                "under": f"QEMU {qemu_version(program).version}, -cpu {model}",
             },
             "fingerprint": json.loads(done.stdout),
         }
@@ -125,15 +118,15 @@ class LayoutEntry:
 
     def record(self) -> dict[str, Any]:
         """The fingerprint document and how it was made, from one boot of the lab."""
-        spec, program = _host(_LAYOUT_KERNEL, self.cpu, self.release)
+        spec = _spec(_LAYOUT_KERNEL, self.cpu, self.release)
         qemu = NestedQemu(_LAYOUT_MACHINE)
         recording = recorded(spec, qemu)
         if recording is None:
-            with LabHost(spec, program) as host:
+            with LabHost(spec) as host:
                 recording = record_host(host, qemu)
         found = recording.destination().fingerprint
         about = replace(found.provenance, machine="")
-        outer = f"QEMU {qemu_version(program).version}, -cpu {spec.cpu}"
+        outer = f"QEMU {qemu_version(outer_qemu(self.cpu)).version}, -cpu {spec.model}"
         return {
             "made": {
                 "command": f"armferry atlas record --kvm-qemus {self.release.version} "
@@ -146,12 +139,8 @@ class LayoutEntry:
         }
 
 
-def _host(kernel: str, cpu: str, userland: Release) -> tuple[HostSpec, Path]:
-    """The host, and the QEMU that emulates it."""
-    newest = cpu == _NEWEST
-    program = install(release_named(_NEWEST_QEMU)).launcher if newest else outer_qemu()
-    model = _NEWEST_MODEL if newest else cpu
-    return HostSpec(KernelStore().get(kernel), userland, cpu=model), program
+def _spec(kernel: str, cpu: str, userland: Release) -> HostSpec:
+    return HostSpec(KernelStore().get(kernel), userland, cpu=cpu)
 
 
 def record(

@@ -42,6 +42,9 @@ from armferry.lab.releases import Release, release_named
 __all__ = ["Completed", "HostSpec", "Job", "JobResult", "LabHost", "LabHostFault", "outer_qemu"]
 
 _PLACES = 2
+# What the newest architecture has, only the newest QEMU emulates; its own algorithm for pointer
+# authentication is much faster under emulation.
+_NEWEST, _NEWEST_MODEL, _NEWEST_QEMU = "max", "max,pauth-impdef=on", "trixie-backports"
 _CONSOLE_LINES = 30
 _BOOT_LIMIT = 60.0
 _STEP_LIMIT = 60.0
@@ -79,6 +82,11 @@ class HostSpec:
     package: QemuPackage | None = None
 
     @property
+    def model(self) -> str:
+        """What the outer QEMU emulates, for its option -cpu."""
+        return _NEWEST_MODEL if self.cpu == _NEWEST else self.cpu
+
+    @property
     def qemu_version(self) -> str:
         """Upstream's version of the QEMU inside."""
         return self.userland.version if self.package is None else self.package.version
@@ -107,11 +115,14 @@ class JobResult:
     out: Mapping[str, bytes]
 
 
-def outer_qemu() -> Path:
+def outer_qemu(cpu: str = "") -> Path:
     """The program that emulates hosts: this machine's own QEMU, else the rig's of trixie.
 
+    For the CPU `max` always the rig's newest: what `max` has is another thing in every release.
     Raises `armferry.lab.qemu_install.QemuInstallError`.
     """
+    if cpu == _NEWEST:
+        return install(release_named(_NEWEST_QEMU)).launcher
     own = shutil.which("qemu-system-aarch64")
     return Path(own) if own else install(release_named("trixie")).launcher
 
@@ -137,7 +148,7 @@ class LabHost:
         self.spec = spec
         self._reader = FrameReader()
         self._resources = contextlib.ExitStack()
-        self.program = program = qemu or outer_qemu()
+        self.program = program = qemu or outer_qemu(spec.cpu)
         parts = [base_archive(), userland_archive(spec.userland)]
         if not cold:
             parts.append(_bytecode_archive(spec, program))
@@ -242,7 +253,7 @@ class LabHost:
     def _spawn(self, program: Path, ramdisk: int, ports: Mapping[str, socket.socket]) -> None:
         spec = self.spec
         words = [str(program), "-machine", "virt,virtualization=on,gic-version=3"]
-        words += ["-accel", "tcg,thread=multi", "-cpu", spec.cpu, "-smp", str(spec.smp)]
+        words += ["-accel", "tcg,thread=multi", "-cpu", spec.model, "-smp", str(spec.smp)]
         words += ["-m", str(spec.memory), "-display", "none", "-nodefaults", "-no-user-config"]
         words += ["-no-reboot", "-serial", "stdio", "-device", "virtio-serial-pci,romfile="]
         for number, (name, end) in enumerate(ports.items()):

@@ -34,6 +34,7 @@ __all__ = [
     "UnknownKernelError",
     "newest_match",
     "release_key",
+    "release_of",
 ]
 
 # From 6.19 on the image lies in linux-binary, and linux-image only depends on it.
@@ -106,11 +107,11 @@ class KernelStore:
         """
         by_release: dict[str, Package] = {}
         for package in self._apt.packages(_PACKAGE):
-            release = _release(package)
+            release = release_of(package)
             present = by_release.get(release)
             if present is None or package.name.startswith("linux-binary-"):
                 by_release[release] = package
-        return sorted(by_release.values(), key=lambda package: release_key(_release(package)))
+        return sorted(by_release.values(), key=lambda package: release_key(release_of(package)))
 
     def get(self, request: str) -> Kernel:
         """The newest unpacked kernel that `request` names, installed first when there is none.
@@ -137,7 +138,7 @@ class KernelStore:
                 return self._install(request)
 
     def _install(self, request: str) -> Kernel:
-        packages = {_release(package): package for package in self.available()}
+        packages = {release_of(package): package for package in self.available()}
         release = newest_match(request, packages)
         if release is None:
             series = sorted({series_of(known) for known in packages}, key=release_key)
@@ -160,7 +161,7 @@ class KernelStore:
         Raises `KernelUnpackFault`, `BadPackage`.
         """
         package = package or _local_package(deb)
-        release = _release(package)
+        release = release_of(package)
         folder = self.folder / release
         if package.suite == _LOCAL:
             folder = self.folder / f".{_LOCAL}" / package.sha256[:24]
@@ -204,7 +205,8 @@ class KernelStore:
         return Kernel(KernelOrigin(modules=modules, **fields), document.parent)
 
 
-def _release(package: Package) -> str:
+def release_of(package: Package) -> str:
+    """The kernel's release, from the name of its package. Raises `KernelUnpackFault`."""
     if (match := _PACKAGE.fullmatch(package.name)) is None:
         raise KernelUnpackFault(
             f"{package.name} is not a cloud kernel of Debian for arm64: give a"

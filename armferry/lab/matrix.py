@@ -21,12 +21,12 @@ from armferry.decide import Answer, Plan, Verdict, judge, make_plan
 from armferry.ends import Move
 from armferry.ferry.edits import edit_of
 from armferry.hosts.files.atomic import write_whole
-from armferry.hosts.fingerprints.kvm import Refusal
+from armferry.hosts.fingerprints.kvm import Loaded, Refusal
 from armferry.lab.host import HostSpec, LabHost
 from armferry.lab.nested import NestedQemu, Outcome, load
 from armferry.lab.pool import Hosts, two_at_once
 from armferry.lab.recording import Recording, record, recorded
-from armferry.lab.refusals import refusals
+from armferry.lab.refusals import loaded, refusals
 from armferry.policy import aggregate
 from armferry.stream import rewrite_tail
 
@@ -63,8 +63,8 @@ class Cell:
     """One move between two hosts: foretold and done.
 
     `stock` and `ferried` are what the destination's QEMU made of the stream as it came and as
-    armferry rewrote it (None when no policy makes it work); `refused` is what the destination's
-    kernel refuses of the list as it came.
+    armferry rewrote it (None when no policy makes it work); `asked` is what the destination's
+    kernel refuses of the list as it came, and what it does not keep.
     """
 
     source: Recording
@@ -72,7 +72,12 @@ class Cell:
     foretold: Foretold
     stock: Outcome
     ferried: Outcome | None
-    refused: tuple[Refusal, ...]
+    asked: Loaded
+
+    @property
+    def refused(self) -> tuple[Refusal, ...]:
+        """What the destination's kernel refuses of the list as it came."""
+        return self.asked.refused
 
     @property
     def message(self) -> str:
@@ -161,8 +166,8 @@ def run_matrix(recordings: Sequence[Recording], progress: Progress) -> list[Cell
                 stock = destination.load(source.stream.read_bytes())
                 works = foretold.verdict.answer is not Answer.FAILS
                 ferried = destination.load(foretold.stream) if works else None
-                refused = destination.refused(source)
-                cells.append(Cell(source, there, foretold, stock, ferried, refused))
+                asked = destination.asked(source)
+                cells.append(Cell(source, there, foretold, stock, ferried, asked))
                 done += 1
                 progress(f"{source.name} to {there.name}", done, len(pairs))
         return cells
@@ -197,17 +202,17 @@ class _Destination:
     def ask(self, sources: Iterable[Recording]) -> None:
         """Ask the kernel about the lists of `sources`, those that it was not asked about yet."""
         lists = {source.key: source.source().lists[0] for source in sources}
-        answers = {key: self._answer("refused", _text(lists[key])) for key in lists}
+        answers = {key: self._answer("loaded", _text(lists[key])) for key in lists}
         wanted = [key for key in lists if not answers[key].exists()]
         if wanted:
             said = refusals(self._booted(), [lists[key] for key in wanted])
             for key, refused in zip(wanted, said, strict=True):
-                _store(answers[key], [asdict(one) for one in refused])
+                _store(answers[key], asdict(refused))
 
-    def refused(self, source: Recording) -> tuple[Refusal, ...]:
-        """What the kernel refuses of a list that it was asked about."""
-        answer = self._answer("refused", _text(source.source().lists[0]))
-        return tuple(Refusal(**refusal) for refusal in json.loads(answer.read_text()))
+    def asked(self, source: Recording) -> Loaded:
+        """What the kernel said of a list that it was asked about."""
+        answer = self._answer("loaded", _text(source.source().lists[0]))
+        return loaded(json.loads(answer.read_text()))
 
     def _booted(self) -> LabHost:
         if self._host is None:

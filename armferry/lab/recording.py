@@ -64,7 +64,10 @@ class Recording:
             hardware=self.kvm.provenance.hardware,
         )
         fingerprint = dataclasses.replace(
-            saved.fingerprint, provenance=about, writable=self.kvm.writable
+            saved.fingerprint,
+            provenance=about,
+            writable=self.kvm.writable,
+            hardware=self.kvm.hardware,
         )
         return Subject(self.name, fingerprint, None)
 
@@ -77,7 +80,7 @@ def host_key(spec: HostSpec, qemu: NestedQemu) -> str:
         *map(_hash_of, kernel.modules),
         _hash_of(userland_archive(spec.userland)),
         *([] if spec.package is None else [_hash_of(spec.package.archive)]),
-        json.dumps([spec.cpu, spec.memory, spec.append, qemu.arguments()]),
+        json.dumps([spec.model, spec.memory, spec.append, qemu.arguments()]),
         *([] if spec.smp == 1 else [f"smp {spec.smp}"]),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]

@@ -11,19 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from armferry.hosts.fingerprints.kvm import Refusal, Vcpu, load_list
+from armferry.hosts.fingerprints.kvm import Loaded, NotKept, Refusal, Vcpu, load_list
 from armferry.lab.patience import patient
 
 if TYPE_CHECKING:
     from armferry.lab.host import LabHost
 
-__all__ = ["refusals"]
+__all__ = ["loaded", "refusals"]
 
 
-def refusals(
-    host: "LabHost", lists: Sequence[Mapping[int, int]]
-) -> tuple[tuple[Refusal, ...], ...]:
-    """For each list the registers that the host's kernel does not take, ascending.
+def refusals(host: "LabHost", lists: Sequence[Mapping[int, int]]) -> tuple[Loaded, ...]:
+    """For each list what the host's kernel does not take and what it does not keep.
 
     Raises `LabHostFault`.
     """
@@ -33,16 +31,22 @@ def refusals(
     )
     if done.exit_code != 0:
         raise host.fault(f"could not try register lists: {done.stderr.decode('utf-8', 'replace')}")
-    return tuple(
-        tuple(Refusal(**refusal) for refusal in refused) for refused in json.loads(done.stdout)
+    return tuple(loaded(answer) for answer in json.loads(done.stdout))
+
+
+def loaded(document: Mapping[str, Sequence[Mapping[str, int]]]) -> Loaded:
+    """An answer as it is kept in JSON."""
+    return Loaded(
+        tuple(Refusal(**one) for one in document["refused"]),
+        tuple(NotKept(**one) for one in document["not_kept"]),
     )
 
 
-def _inside(lists: Sequence[Sequence[tuple[int, int]]]) -> list[list[dict[str, object]]]:
+def _inside(lists: Sequence[Sequence[tuple[int, int]]]) -> list[dict[str, object]]:
     answers = []
     for registers in lists:
         with Vcpu() as vcpu:
-            answers.append([asdict(refusal) for refusal in load_list(vcpu, dict(registers))])
+            answers.append(asdict(load_list(vcpu, dict(registers))))
     return answers
 
 

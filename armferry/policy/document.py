@@ -6,7 +6,8 @@
     accept-risk = ["MIDR_EL1", "guest-visible"]
 
     [[entry]]
-    register = "0x603000000013c103" # an index or a name; or  kind = "identification"
+    register = "0x603000000013c103" # an index or a name, or several: ["PIR_EL1", "PIRE0_EL1"];
+                                    # or  kind = "identification"
     action = "safe-missing"         # or "hidden", or a tolerance's rule
     accelerator = "kvm"             # or "tcg"; left out: any
     reset = ["0x0"]                 # values it is known to hold after reset
@@ -25,7 +26,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -244,14 +245,25 @@ def _section(table: Mapping[str, object], where: str) -> MachineSection:
         raise DocumentError(str(error)) from error
     return MachineSection(
         entries=tuple(
-            _entry(_table(entry, f"{where}: entry {number}"), f"{where}: entry {number}")
+            _entry(one, f"{where}: entry {number}")
             for number, entry in enumerate(entries, 1)
+            for one in _each_register(_table(entry, f"{where}: entry {number}"))
         ),
         psci=psci,
         accepted=risk,
         like=_text(table, "like", where),
         present_as=_text(table, "present-as", where),
     )
+
+
+def _each_register(table: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
+    """An entry that lists registers as one for each of them."""
+    registers = table.get("register")
+    if not isinstance(registers, list) or not registers:
+        yield table
+        return
+    for register in registers:
+        yield {**table, "register": register}
 
 
 def _entry(table: Mapping[str, object], where: str) -> Entry:

@@ -6,7 +6,7 @@ from armferry.decide import RegisterClass as Class
 from armferry.decide import Risk, decide
 from armferry.ends import Destination, SourceFacts
 from armferry.policy import EMPTY, Policy, aggregate, from_options
-from armferry.registers import Accelerator
+from armferry.registers import Accelerator, parse_register
 
 KVM, TCG = Accelerator.KVM, Accelerator.TCG
 UNKNOWN = SourceFacts()
@@ -20,6 +20,8 @@ PMMIR = 0x603000000013C4F6
 PSCI = 0x6030000000140000
 WORKAROUND = 0x6030000000140002
 BMAP = 0x6030000000160003
+VENDOR_BMAP = 0x6030000000160002
+PMCR = 0x603000000013DCE0
 STD_BMAP = 0x6030000000160000
 CYCLES = 0x603000000013DCE8
 OLD = 0x40200000200E0298
@@ -799,7 +801,14 @@ CASES: dict[str, Case] = {
         KVM,
         EMPTY,
         UNKNOWN,
-        [(Class.MATCHED, 1, Risk.NONE, "")],
+        [
+            (
+                Class.NOT_KEPT,
+                1,
+                Risk.GUEST_VISIBLE,
+                "the destination's kernel takes it and keeps unknown -> not available",
+            )
+        ],
     ),
     "workaround that is on": (
         {WORKAROUND: 0x12},
@@ -807,7 +816,14 @@ CASES: dict[str, Case] = {
         KVM,
         EMPTY,
         UNKNOWN,
-        [(Class.MATCHED, 0x12, Risk.NONE, "")],
+        [
+            (
+                Class.NOT_KEPT,
+                0x12,
+                Risk.GUEST_VISIBLE,
+                "the destination's kernel takes it and keeps available, enabled -> not required",
+            )
+        ],
     ),
     "workaround that is missing": (
         {WORKAROUND: 2},
@@ -872,9 +888,24 @@ CASES: dict[str, Case] = {
             )
         ],
     ),
+    "not kept": (
+        {PMCR: 0x4041},
+        {PMCR: 0x3000},
+        KVM,
+        EMPTY,
+        UNKNOWN,
+        [
+            (
+                Class.NOT_KEPT,
+                0x4041,
+                Risk.GUEST_VISIBLE,
+                "the destination's kernel takes it and keeps N 8 -> 6",
+            )
+        ],
+    ),
     "bmap": (
-        {BMAP: 3},
-        {BMAP: 1},
+        {VENDOR_BMAP: 3},
+        {VENDOR_BMAP: 1},
         KVM,
         EMPTY,
         UNKNOWN,
@@ -883,28 +914,22 @@ CASES: dict[str, Case] = {
                 Class.VALUE_REFUSED,
                 None,
                 Risk.GUEST_VISIBLE,
-                (
-                    "the destination lacks DISCOVER_IMPL_CPUS: DISCOVER_IMPL_VER, "
-                    "DISCOVER_IMPL_CPUS -> DISCOVER_IMPL_VER"
-                ),
+                ("the destination lacks PTP: FUNC_FEAT, PTP -> FUNC_FEAT"),
             )
         ],
     ),
     "bmap cap": (
-        {BMAP: 3},
-        {BMAP: 1},
+        {VENDOR_BMAP: 3},
+        {VENDOR_BMAP: 1},
         KVM,
-        tolerate("VENDOR_HYP_BMAP_2: cap at destination"),
+        tolerate("VENDOR_HYP_BMAP: cap at destination"),
         UNKNOWN,
         [
             (
                 Class.VALUE_TOLERATED,
                 0x1,
                 Risk.GUEST_VISIBLE,
-                (
-                    "it is capped at the destination's: DISCOVER_IMPL_VER, DISCOVER_IMPL_CPUS -> "
-                    "DISCOVER_IMPL_VER"
-                ),
+                ("it is capped at the destination's: FUNC_FEAT, PTP -> FUNC_FEAT"),
             )
         ],
     ),
@@ -943,6 +968,25 @@ def test_the_mark_of_kvm_is_a_reset_value_only_where_kvm_wrote_it() -> None:
     for also, risk in ((PSCI, Risk.LOSSLESS), (OLD, Risk.LOSSY)):
         decision = decide({also: 0, TCR2: mark}, Destination({also: 0}, KVM), missing)
         assert decision.outcomes[-1 if also == OLD else 0].risk is risk
+
+
+@pytest.mark.parametrize(
+    ("register", "value"),
+    [
+        ("PMEVTYPER3_EL0", 0xC800_C0DE),
+        ("PMEVCNTR3_EL0", 0xDBAD_C0DE),
+        ("PMCNTENSET_EL0", 0x8000_001E),
+        ("PMCCNTR_EL0", 0x1DE7_EC7E_DBAD_C0DE),
+    ],
+)
+def test_the_mark_of_kvm_counts_as_the_register_keeps_it(register: str, value: int) -> None:
+    index, counters = parse_register(register), parse_register("PMCR_EL0")
+    missing = from_options(safe_missing=[register])
+    incoming = {PSCI: 0, counters: 6 << 11}
+    for there, risk in ((value, Risk.LOSSLESS), (value ^ 0x10, Risk.LOSSY)):
+        decision = decide({**incoming, index: there}, Destination(incoming, KVM), missing)
+        (outcome,) = decision.anomalies
+        assert (outcome.index, outcome.risk) == (index, risk)
 
 
 @pytest.mark.parametrize("fact", [SourceFacts(), SourceFacts(reset={PMMIR: 6})])

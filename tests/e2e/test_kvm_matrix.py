@@ -175,6 +175,23 @@ def test_what_the_gate_cannot_compare(
 
 
 @pytest.mark.full
+def test_the_newest_cpu_on_the_steps_of_the_kernels() -> None:
+    """`lab matrix --kernels 6.12 6.16 6.17 7.3 --cpus max neoverse-n1`.
+
+    `max` has what KVM takes away with a field of an identification register.
+    """
+    store = KernelStore()
+    found = [
+        (HostSpec(store.get(kernel), release_named("trixie"), cpu=cpu), NestedQemu("virt-7.2"))
+        for kernel, cpu in product(("6.12", "6.16", "6.17", "7.3"), ("max", "neoverse-n1"))
+    ]
+    cells = run_matrix(record_all(found, quiet), quiet)
+    assert len(cells) == 56
+    faults = {f"{c.source.name} to {c.destination.name}": c.faults for c in cells if c.faults}
+    assert faults == {}
+
+
+@pytest.mark.full
 def test_the_gate_judges_an_update_of_qemu(capsys: pytest.CaptureFixture[str]) -> None:
     apt = AptState(cache_folder("apt"))
     packages = {package.suite: package for package in apt.packages(re.compile(QEMU_PACKAGE))}

@@ -103,5 +103,7 @@ def test_every_vcpu_of_a_guest_can_be_tried(host: LabHost) -> None:
     )
     done = host.run(["python3", "-c", script], time_limit=240.0)
     assert done.stdout.decode() == (
-        "(VcpuRefusals(incoming=(), outgoing=()), VcpuRefusals(incoming=(), outgoing=()))\n"
+        "(VcpuLoads(incoming=Loaded(refused=(), not_kept=()), outgoing=Loaded(refused=(), "
+        "not_kept=())), VcpuLoads(incoming=Loaded(refused=(), not_kept=()), "
+        "outgoing=Loaded(refused=(), not_kept=())))\n"
     ), done.stderr.decode()

@@ -91,6 +91,7 @@ FINGERPRINTS = st.builds(
     st.booleans(),
     devices=st.lists(DEVICES, max_size=3).map(tuple),
     writable=st.none() | LISTS,
+    hardware=st.none() | LISTS,
     capabilities=st.dictionaries(TEXTS, st.integers(0, 99), max_size=3),
     memory=st.none() | st.lists(BLOCKS, max_size=3).map(tuple),
     configuration=st.none() | CONFIGURATIONS,

@@ -22,11 +22,13 @@ from armferry.hosts.fingerprints.kvm import (
     Feature,
     HiddenRegister,
     KvmFault,
+    Loaded,
+    NotKept,
     Refusal,
     RegisterRefused,
     Vcpu,
     VcpuLists,
-    VcpuRefusals,
+    VcpuLoads,
     ask,
     device,
     load_list,
@@ -34,11 +36,13 @@ from armferry.hosts.fingerprints.kvm import (
 )
 from armferry.hosts.fingerprints.kvm.abi import MASK_COUNT, Request, register_bytes
 from armferry.hosts.fingerprints.kvm.hardware import kinds_of_cores
+from armferry.registers import parse_register
 
 MIDR = 0x603000000013C000
 TCR2, SCTLR, MPIDR = 0x603000000013C103, 0x603000000013C080, 0x603000000013C005
 VECTOR_LENGTHS = 0x606000000015FFFF
 CCSIDR, PSCI, PC = 0x6020000000110000, 0x6030000000140000, 0x6030000000100040
+VIRTUAL_COUNTER = 0x603000000013DF1A
 VECTOR, SVE_Z0 = 0x6040000000100054, 0x6080000000150000
 
 
@@ -46,11 +50,17 @@ VECTOR, SVE_Z0 = 0x6040000000100054, 0x6080000000150000
 class SimulatedKvm:
     """Registers with values, those that refuse a value, and every register ioctl that came.
 
+    `kept` are bits that a register keeps of what is put; a put of 0 to a register of `taken_away`
+    takes the other one away; `values` are those that a register takes, all where it has none.
+
     Nothing but what Documentation/virt/kvm/api.rst says of these ioctls.
     """
 
     registers: dict[int, int]
     constant: frozenset[int] = frozenset()
+    kept: dict[int, int] = field(default_factory=dict)
+    taken_away: dict[int, int] = field(default_factory=dict)
+    values: dict[int, frozenset[int]] = field(default_factory=dict)
     capabilities: dict[Capability, int] = field(default_factory=dict)
     api: int = 12
     devices: frozenset[int] = frozenset({5, 7, 8})
@@ -109,9 +119,12 @@ class SimulatedKvm:
             ctypes.memmove(address, self.registers[index].to_bytes(size, "little"), size)
             return
         value = int.from_bytes(ctypes.string_at(address, size), "little")
-        if index in self.constant and value != self.registers[index]:
+        refused = index in self.constant and value != self.registers[index]
+        if refused or (index in self.values and value not in self.values[index]):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        self.registers[index] = value
+        self.registers[index] = value & self.kept.get(index, (1 << 8 * size) - 1)
+        if index in self.taken_away and value == 0:
+            self.registers.pop(self.taken_away[index], None)
 
 
 @pytest.fixture
@@ -187,14 +200,47 @@ def test_preflight_reports_every_refusal_in_qemus_order(kernel: SimulatedKvm) ->
     pire0 = 0x603000000013C512
     incoming = {PSCI: 0x10003, SCTLR: 0xC50839, pire0: 7, MPIDR: 0x80000001, TCR2: 0}
     with Vcpu() as vcpu:
-        assert load_list(vcpu, incoming) == [
+        assert load_list(vcpu, incoming).refused == (
             Refusal(MPIDR, errno.EINVAL, 0x80000001, 0x80000000),
             Refusal(pire0, errno.ENOENT, 7, None),
             Refusal(PSCI, errno.EINVAL, 0x10003, 0x10001),
-        ]
+        )
     sets = [index for request, index in kernel.asked if request.name == "SET_ONE_REG"]
-    assert sets == sorted(incoming)
+    assert sets == [*vcpu.migrated, *sorted({*incoming, *vcpu.migrated})]
     assert kernel.registers[SCTLR] == 0xC50839
+
+
+def test_preflight_reads_back_what_was_taken(kernel: SimulatedKvm) -> None:
+    kernel.kept = {SCTLR: 0xFF00}
+    kernel.registers[VIRTUAL_COUNTER] = 5
+    kernel.kept[VIRTUAL_COUNTER] = 0
+    with Vcpu() as vcpu:
+        loaded = load_list(vcpu, {SCTLR: 0xC50839, VIRTUAL_COUNTER: 7, PSCI: 0x10001})
+    assert loaded == Loaded((), (NotKept(SCTLR, 0xC50839, 0x0800),))
+
+
+def test_preflight_puts_the_hosts_own_registers_too(kernel: SimulatedKvm) -> None:
+    kernel.taken_away = {SCTLR: TCR2}
+    with Vcpu() as vcpu:
+        loaded = load_list(vcpu, {SCTLR: 0})
+    assert loaded == Loaded((Refusal(TCR2, errno.ENOENT, 0, None),), ())
+
+
+def test_what_the_hardware_has_is_what_the_kernel_takes(kernel: SimulatedKvm) -> None:
+    mmfr2 = parse_register("ID_AA64MMFR2_EL1")
+    assert ask().hardware is None
+    kernel.capabilities[Capability.ARM_SUPPORTED_REG_MASK_RANGES] = 1
+    assert ask().hardware == {}
+    kernel.registers[mmfr2] = 0x11
+    kernel.kept = {mmfr2: 0xFFFF}
+    kernel.values = {mmfr2: frozenset({0x11, 2 << 24 | 0x11})}
+    assert ask().hardware == {mmfr2: 2 << 24}
+    kernel.values = {mmfr2: frozenset({0x11})}
+    assert ask().hardware == {mmfr2: 0}
+    kernel.registers[mmfr2] = 1 << 24
+    kernel.values = {mmfr2: frozenset({1 << 24})}
+    kernel.kept = {}
+    assert ask().hardware == {mmfr2: 1 << 24}
 
 
 def test_preflight_tries_both_lists_of_every_vcpu(kernel: SimulatedKvm) -> None:
@@ -206,8 +252,8 @@ def test_preflight_tries_both_lists_of_every_vcpu(kernel: SimulatedKvm) -> None:
     ]
     answer = preflight(lists, hidden=[TCR2])
     assert answer.vcpus == (
-        VcpuRefusals((Refusal(pire0, errno.ENOENT, 0, None), refused), ()),
-        VcpuRefusals((), (refused,)),
+        VcpuLoads(Loaded((Refusal(pire0, errno.ENOENT, 0, None), refused)), Loaded()),
+        VcpuLoads(Loaded(), Loaded((refused,))),
     )
     assert not answer.psci_refused
 
@@ -392,7 +438,7 @@ def test_preflight_of_a_guest_with_el2(kernel: SimulatedKvm) -> None:
     with pytest.raises(KvmFault):
         preflight([VcpuLists({}, {})], nested=True)
     kernel.capabilities[Capability.ARM_EL2] = 1
-    assert preflight([VcpuLists({}, {})], nested=True).vcpus == (VcpuRefusals((), ()),)
+    assert preflight([VcpuLists({}, {})], nested=True).vcpus == (VcpuLoads(Loaded(), Loaded()),)
     assert kernel.features >> Feature.HAS_EL2 & 1
 
 

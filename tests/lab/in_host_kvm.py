@@ -41,9 +41,10 @@ def main() -> None:
     }
     with Vcpu(hidden=[hidden]) as vcpu:
         listed = {*vcpu.indexes, *vcpu.migrated, *vcpu.get_list(), *(vcpu.writable_masks() or ())}
-        without = load_list(vcpu, {index: own[index] for index in own if index != hidden})
+        kept = {index: own[index] for index in own if index != hidden}
+        without = load_list(vcpu, kept).refused
     with Vcpu() as vcpu:
-        refusals = load_list(vcpu, own | changes)
+        refusals = load_list(vcpu, own | changes).refused
     answer = {
         "kernel": host.kernel,
         "cpu": None if host.cpu is None else host.cpu.text,

@@ -24,6 +24,7 @@ def test_a_kernel_gives_what_the_atlas_says() -> None:
     assert now.keys() == then.keys()
     assert {index for index in now if now[index] != then[index]} <= COUNTERS
     assert found.writable == kept.writable
+    assert found.hardware == kept.hardware
     assert found.capabilities == kept.capabilities
     assert found.provenance.hardware == kept.provenance.hardware
     assert again["made"]["command"] == (

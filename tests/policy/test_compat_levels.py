@@ -56,7 +56,7 @@ FIXED = {
     *(
         TakeDestination(parse_register(name))
         for name in (
-            *("ID_AA64DFR0_EL1", "ID_DFR0_EL1", "ID_AA64MMFR2_EL1"),
+            *("ID_AA64DFR0_EL1", "ID_DFR0_EL1", "ID_AA64MMFR2_EL1", "ID_AA64MMFR3_EL1"),
             *("ID_MMFR4_EL1", "ID_AA64PFR0_EL1", "CLIDR_EL1"),
         )
     ),

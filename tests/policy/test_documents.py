@@ -256,3 +256,36 @@ def test_what_is_written_names_registers_and_reasons() -> None:
         'reset = ["0x0"]\n'
         'reason = "a \\"reason\\""\n'
     )
+
+
+def test_an_entry_for_several_registers_is_one_for_each() -> None:
+    several = parse_document(
+        """
+[[entry]]
+register = ["PIR_EL1", 0x603000000013c512]
+action = "only-source-if-reset"
+reset = ["0x0"]
+reason = "both."
+""",
+        "p",
+    )
+    single = [
+        parse_document(
+            f"""
+[[entry]]
+register = "{register}"
+action = "only-source-if-reset"
+reset = ["0x0"]
+reason = "both."
+""",
+            "p",
+        )
+        for register in ("PIR_EL1", "PIRE0_EL1")
+    ]
+    assert several.everyone.entries == tuple(one.everyone.entries[0] for one in single)
+
+
+@pytest.mark.parametrize("registers", ["[]", "['TCR2_EL1', 'TCR9_EL1']", "[['TCR2_EL1']]"])
+def test_a_list_that_names_no_register_is_refused(registers: str) -> None:
+    with pytest.raises(DocumentError, match="p: entry 1: register: "):
+        parse_document(f"[[entry]]\nregister = {registers}\naction = 'hidden'", "p")

@@ -29,6 +29,7 @@ def end_of(fingerprint: Fingerprint, text: str = "the fingerprint") -> End:
         devices=fingerprint.devices,
         features=fingerprint.features,
         writable=UNKNOWN if fingerprint.writable is None else fingerprint.writable,
+        hardware=UNKNOWN if fingerprint.hardware is None else fingerprint.hardware,
         memory=UNKNOWN if fingerprint.memory is None else fingerprint.memory,
         configuration=fingerprint.configuration or UNKNOWN,
         host=_host_facts(fingerprint),

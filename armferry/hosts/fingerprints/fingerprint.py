@@ -82,7 +82,9 @@ class Fingerprint:
     `cpus` has one register list (index -> value) for each vCPU. `at_reset` says that the values
     are those after reset: a list taken from a guest that ran has others. `devices` is empty when
     nothing is known of the devices. `writable` maps an identification register to the bits that
-    the host's kernel lets be set; None when the kernel was not asked. `features` is the host's
+    the host's kernel lets be set; None when the kernel was not asked. `hardware` maps it to what
+    the hardware says in fields that the kernel no longer shows (`armferry.facts.kvm`), 0 in all
+    others; None when that was not asked. `features` is the host's
     env.features word, None unless its QEMU takes the word from the stream. `memory` are the blocks
     of guest memory as a stream lists them and `configuration` what such a stream begins with; None
     where they were not recorded. `host` is what the host gives beside the list.
@@ -98,6 +100,7 @@ class Fingerprint:
     memory: "tuple[RamBlock, ...] | None" = None
     configuration: "Configuration | None" = None
     host: HostRecord = field(default_factory=HostRecord)
+    hardware: Mapping[int, int] | None = None
 
     @property
     def accelerator(self) -> Accelerator:
@@ -126,6 +129,7 @@ def dump(fingerprint: Fingerprint) -> str:
         "at_reset": fingerprint.at_reset,
         "cpus": [{"registers": _numbers(registers)} for registers in fingerprint.cpus],
         "writable": None if fingerprint.writable is None else _numbers(fingerprint.writable),
+        "hardware": None if fingerprint.hardware is None else _numbers(fingerprint.hardware),
         "capabilities": dict(fingerprint.capabilities),
         "features": None if fingerprint.features is None else f"{fingerprint.features:#x}",
         "host": host_json(fingerprint.host),
@@ -177,7 +181,7 @@ def _read(document: Mapping[str, Any]) -> Fingerprint:
         raise ValueError("a vCPU without registers" if cpus else "no vCPU")
     if not isinstance(document["at_reset"], bool):
         raise ValueError(f"at_reset is {document['at_reset']!r}, not true or false")
-    writable = document.get("writable")
+    writable, hardware = document.get("writable"), document.get("hardware")
     devices = tuple(_device(device) for device in document.get("devices", ()))
     for device in devices:
         if device.name == "cpu" and not 0 <= device.instance < len(cpus):
@@ -198,6 +202,7 @@ def _read(document: Mapping[str, Any]) -> Fingerprint:
         _memory(document.get("memory")),
         _configuration(document.get("configuration")),
         read_host(document.get("host")),
+        None if hardware is None else _registers(hardware),
     )
 
 

@@ -34,6 +34,7 @@ def fingerprint_of_kvm(host: KvmHost) -> Fingerprint:
         (host.registers,),
         at_reset=True,
         writable=host.writable,
+        hardware=host.hardware,
         host=host_record(host),
         capabilities={capability.name: value for capability, value in host.capabilities.items()},
     )

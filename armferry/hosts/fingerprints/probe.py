@@ -83,7 +83,8 @@ class Vcpus:
 
         Under KVM the kernel of this host is asked as well. Raises KvmFault.
         """
-        kvm = accelerator is Accelerator.KVM
+        # the kernel knows what its QEMU does not: which bits of which constants may be set
+        kernel = ask() if accelerator is Accelerator.KVM else None
         return replace(
             fingerprint_of_stream(self.saved),
             provenance=Provenance(
@@ -93,12 +94,12 @@ class Vcpus:
                 accelerator=accelerator,
                 qemu=self.about.version,
                 package=self.about.package,
-                kernel=os.uname().release if kvm else "",
+                kernel="" if kernel is None else os.uname().release,
                 hardware=platform.machine(),
             ),
             at_reset=True,
-            # what its QEMU cannot tell, the kernel does: which bits of which constants may be set
-            writable=ask().writable if kvm else None,
+            writable=None if kernel is None else kernel.writable,
+            hardware=None if kernel is None else kernel.hardware,
         )
 
 

@@ -1,21 +1,16 @@
-"""Why a register is in a list: since when, until when, with which value, on which condition.
+"""Why a register is in a list: since when, until when, with which value.
 
 Read from the atlas's entries of kernels, CPU model by CPU model; no version is looked at but to
-put the entries into order. Conditions are the kernel's own, as data (conditions.toml), and a test
-holds each of them against every entry.
+put the entries into order.
 """
 
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 
-from armferry.facts.release import release_key
 from armferry.hosts.fingerprints.atlas.entries import Entry, of_cpu
-from armferry.registers import Kind, decode_fields, kind, parse_register
+from armferry.registers import Kind, kind
 
-__all__ = ["Condition", "Span", "condition_of", "conditions", "history"]
+__all__ = ["Span", "history"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,31 +28,6 @@ class Span:
     value: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """The register is there if, and only if, one of `fields` is not 0.
-
-    Each is an identification register and the name of its field. Of kernels from `since` on;
-    before, `before` says what they did. `source` is where it is written.
-    """
-
-    register: int
-    fields: tuple[tuple[int, str], ...]
-    since: str
-    before: str
-    source: str
-
-    def applies(self, entry: Entry) -> bool:
-        """Whether the entry's kernel keeps to the condition."""
-        return release_key(entry.release) >= release_key(self.since)
-
-    def holds(self, registers: Mapping[int, int]) -> bool:
-        """Whether a list is of a host on which the register is to be there."""
-        return any(
-            dict(_fields(on, registers.get(on, 0))).get(field, 0) for on, field in self.fields
-        )
-
-
 def history(index: int, entries: Iterable[Entry]) -> list[Span]:
     """The spans of one register on each CPU model, oldest first; entries of kernels only."""
     kernels = list(entries)
@@ -65,29 +35,6 @@ def history(index: int, entries: Iterable[Entry]) -> list[Span]:
     for cpu in dict.fromkeys(entry.cpu for entry in kernels):
         found += _spans(index, of_cpu(kernels, cpu))
     return found
-
-
-def condition_of(index: int) -> Condition | None:
-    """The condition on which kernels have the register, None where none is known."""
-    return conditions().get(index)
-
-
-@cache
-def conditions() -> Mapping[int, Condition]:
-    """Every known condition, by register."""
-    text = files(__package__).joinpath("conditions.toml").read_text(encoding="utf-8")
-    rows = (
-        Condition(
-            register=parse_register(name),
-            fields=tuple(_field(text) for text in row["fields"]),
-            since=row["since"],
-            before=row["before"],
-            source=row["source"],
-        )
-        for row in tomllib.loads(text)["condition"]
-        for name in row["registers"]
-    )
-    return {row.register: row for row in rows}
 
 
 def _spans(index: int, entries: list[Entry]) -> Iterator[Span]:
@@ -106,13 +53,3 @@ def _spans(index: int, entries: list[Entry]) -> Iterator[Span]:
         run.append(entry.release)
     if run:
         yield Span(entries[0].cpu, run[0], run[-1], before, value)
-
-
-def _field(text: str) -> tuple[int, str]:
-    register, _, field = text.partition(".")
-    return parse_register(register), field
-
-
-def _fields(index: int, value: int) -> Iterator[tuple[str, int]]:
-    for field, amount in decode_fields(index, value):
-        yield field.name, amount

@@ -6,7 +6,16 @@ from .abi import Capability, Feature
 from .device import Vcpu
 from .errors import HiddenRegister, KvmFault, RegisterRefused
 from .host import KvmHost, ask
-from .preflight import Preflight, Refusal, VcpuLists, VcpuRefusals, load_list, preflight
+from .preflight import (
+    Loaded,
+    NotKept,
+    Preflight,
+    Refusal,
+    VcpuLists,
+    VcpuLoads,
+    load_list,
+    preflight,
+)
 
 __all__ = [
     "Capability",
@@ -15,12 +24,14 @@ __all__ = [
     "HiddenRegister",
     "KvmFault",
     "KvmHost",
+    "Loaded",
+    "NotKept",
     "Preflight",
     "Refusal",
     "RegisterRefused",
     "Vcpu",
     "VcpuLists",
-    "VcpuRefusals",
+    "VcpuLoads",
     "ask",
     "identify",
     "load_list",

@@ -10,8 +10,10 @@ import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from armferry.facts.kvm import kvm_values
 from armferry.hosts.fingerprints.kvm.abi import Capability, Feature
 from armferry.hosts.fingerprints.kvm.device import Vcpu
+from armferry.hosts.fingerprints.kvm.errors import RegisterRefused
 from armferry.hosts.fingerprints.kvm.hardware import counter_hz, kinds_of_cores, page_bytes
 from armferry.registers.midr import CpuIdentity, identify
 
@@ -26,8 +28,9 @@ class KvmHost:
 
     `registers` is the list QEMU would send (index -> value at reset, ascending), `apart` the
     indexes of the core and SVE registers, `writable` identification register -> bits that may be
-    set (None: the kernel does not say), `features` what the vCPU was made with. `cpu` is None when
-    its register is hidden.
+    set (None: the kernel does not say), `hardware` what the hardware says in fields that newer
+    kernels hide (None: the kernel is older), `features` what the vCPU was made with. `cpu` is None
+    when its register is hidden.
 
     `counter_hz` is CNTFRQ_EL0 in Hz, `page_bytes` the kernel's page size, `vector_bits` the SVE
     vector lengths in bits (empty without SVE), `gic_versions` the interrupt controllers that KVM
@@ -40,6 +43,7 @@ class KvmHost:
     registers: Mapping[int, int]
     apart: tuple[int, ...]
     writable: Mapping[int, int] | None
+    hardware: Mapping[int, int] | None
     features: frozenset[Feature]
     capabilities: Mapping[Capability, int]
     has_gic: bool
@@ -61,13 +65,15 @@ def ask(*, hidden: Iterable[int] = (), nested: bool = False) -> KvmHost:
         for refused in vcpu.set_list(vcpu.get_list()):
             raise refused
         registers = vcpu.get_list()
+        writable = vcpu.writable_masks()
         listed = set(vcpu.migrated)
         return KvmHost(
             kernel=platform.release(),
             cpu=identify(registers[_MIDR]) if _MIDR in registers else None,
             registers=registers,
             apart=tuple(index for index in vcpu.indexes if index not in listed),
-            writable=vcpu.writable_masks(),
+            writable=writable,
+            hardware=None if writable is None else _hardware(hidden, nested),
             features=vcpu.features,
             capabilities=vcpu.capabilities,
             has_gic=vcpu.has_gic,
@@ -78,3 +84,26 @@ def ask(*, hidden: Iterable[int] = (), nested: bool = False) -> KvmHost:
             has_its=vcpu.has_its,
             cores=kinds_of_cores(),
         )
+
+
+def _hardware(hidden: Iterable[int], nested: bool) -> dict[int, int]:
+    """What the hardware says in fields that the kernel hides, each alone in its register.
+
+    The kernel takes such a field only at the hardware's own value, and then forgets it: so it is
+    the one that is taken.
+    """
+    found = {}
+    with Vcpu(hidden=hidden, nested=nested) as vcpu:
+        for index, field in kvm_values().hidden.items():
+            if index not in vcpu.migrated:
+                continue
+            own = vcpu.get(index)
+            found[index] = own & field.mask
+            for number in range(1, 1 << field.width) if not field.raw(own) else ():
+                try:
+                    vcpu.set(index, own | number << field.low)
+                except RegisterRefused:
+                    continue
+                found[index] = number << field.low
+                break
+    return found

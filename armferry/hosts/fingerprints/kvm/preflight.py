@@ -1,9 +1,10 @@
 """Would this kernel take that guest's registers? Tried on scratch vCPUs, register by register.
 
-The registers are set in QEMU's order, ascending by index, and every refusal is reported, not only
-the first. The host is not changed. Compat levels and values are not judged here: what the kernel
-itself says is all there is. A PSCI version is set before the list, as QEMU sets the property
-kvm-psci-version before it loads anything.
+What is put is what QEMU puts: its own whole list, ascending by index, the guest's value where one
+comes and its own elsewhere. Every refusal is reported, not only the first, and afterwards each
+register is read back: a kernel may take a value and keep another. The host is not changed. Compat
+levels and values are not judged here: what the kernel itself says is all there is. A PSCI version
+is set before the list, as QEMU sets the property kvm-psci-version before it loads anything.
 """
 
 import platform
@@ -11,11 +12,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from armferry.hosts.fingerprints.kvm.device import Vcpu
-from armferry.hosts.fingerprints.kvm.errors import RegisterRefused
+from armferry.hosts.fingerprints.kvm.errors import HiddenRegister, RegisterRefused
+from armferry.registers import Kind, kind
 
-__all__ = ["Preflight", "Refusal", "VcpuLists", "VcpuRefusals", "load_list", "preflight"]
+__all__ = [
+    "Loaded",
+    "NotKept",
+    "Preflight",
+    "Refusal",
+    "VcpuLists",
+    "VcpuLoads",
+    "load_list",
+    "preflight",
+]
 
 PSCI_VERSION = 0x6030_0000_0014_0000
+_RUNS_ON = {0x6030_0000_0013_DF19: 4, 0x6030_0000_0013_DF11: 4}
+"""CNTV_CTL_EL0 and CNTP_CTL_EL0: bit 2 says that the time is up, whatever was put."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +42,27 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class NotKept:
+    """One register of which the kernel took a value and kept another: `host` is read back."""
+
+    index: int
+    incoming: int
+    host: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What became of a list: what the kernel refused and what it did not keep, both ascending.
+
+    Registers of the host's own list are among the refused: it may take one away that depends on
+    another.
+    """
+
+    refused: tuple[Refusal, ...] = ()
+    not_kept: tuple[NotKept, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class VcpuLists:
     """What comes for one vCPU of a guest, and what armferry would send for it."""
 
@@ -37,11 +71,11 @@ class VcpuLists:
 
 
 @dataclass(frozen=True, slots=True)
-class VcpuRefusals:
-    """What the kernel refused of both lists of one vCPU, ascending by index."""
+class VcpuLoads:
+    """What became of both lists of one vCPU."""
 
-    incoming: tuple[Refusal, ...]
-    outgoing: tuple[Refusal, ...]
+    incoming: Loaded
+    outgoing: Loaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +86,7 @@ class Preflight:
     """
 
     kernel: str
-    vcpus: tuple[VcpuRefusals, ...]
+    vcpus: tuple[VcpuLoads, ...]
     psci_refused: bool = False
 
 
@@ -80,24 +114,38 @@ def preflight(
             if psci_version is not None and not _offers(scratch, psci_version):
                 refused = True
             outgoing = load_list(scratch, one.outgoing)
-        found.append(VcpuRefusals(tuple(incoming), tuple(outgoing)))
+        found.append(VcpuLoads(incoming, outgoing))
     return Preflight(platform.release(), tuple(found), refused)
 
 
-def load_list(vcpu: Vcpu, registers: Mapping[int, int]) -> list[Refusal]:
-    """Set `registers` in `vcpu`; what the kernel refused, ascending.
+def load_list(vcpu: Vcpu, registers: Mapping[int, int]) -> Loaded:
+    """Put the whole list of `vcpu` with the values of `registers` over its own, and read it back.
 
     Raises `HiddenRegister` before anything is set when one of them is hidden.
     """
-    refusals = []
-    for refused in vcpu.set_list(registers):
+    for index in sorted(vcpu.hidden & registers.keys()):
+        raise HiddenRegister(index, "set")
+    own = vcpu.get_list()
+    vcpu.set_list(own)  # as QEMU does with a vCPU after reset
+    refused = {one.index: one for one in vcpu.set_list({**own, **registers})}
+    refusals, not_kept = [], []
+    for index in sorted({*registers, *refused}):
         try:
-            host: int | None = vcpu.get(refused.index)
+            host: int | None = vcpu.get(index)
         except RegisterRefused:
             host = None
-        incoming = registers[refused.index]
-        refusals.append(Refusal(refused.index, refused.errno, incoming, host))
-    return refusals
+        if index in refused:
+            value = refused[index].value
+            assert value is not None
+            refusals.append(Refusal(index, refused[index].errno, value, host))
+        elif host is not None and _differs(index, registers[index], host):
+            not_kept.append(NotKept(index, registers[index], host))
+    return Loaded(tuple(refusals), tuple(not_kept))
+
+
+def _differs(index: int, put: int, read: int) -> bool:
+    """Whether the kernel kept another value; what runs on by itself does not count."""
+    return kind(index) is not Kind.RUNNING_COUNTER and bool((put ^ read) & ~_RUNS_ON.get(index, 0))
 
 
 def _offers(vcpu: Vcpu, psci_version: int) -> bool:
