@@ -7,7 +7,6 @@ refused register refuses the load whatever comes after it. What an outcome costs
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
 
 from armferry.decide.causes import (
     Arrives,
@@ -46,11 +45,12 @@ from armferry.decide.kept_bits import meaningless
 from armferry.decide.kernel_values import is_of_the_host, kept
 from armferry.decide.model import Decision, RegisterClass, RegisterOutcome
 from armferry.decide.physical_counter import PHYSICAL_COUNTER, uses_physical_counter
+from armferry.decide.rekeys import rekeys
 from armferry.decide.reset import reset_evidence
 from armferry.decide.risk import assess
 from armferry.decide.risk_level import Risk
 from armferry.decide.values import ValueRule, names_register, refusal, tolerated_values
-from armferry.ends import UNKNOWN, Destination, Move, NotKnown, SourceFacts
+from armferry.ends import UNKNOWN, Destination, NotKnown, SourceFacts
 from armferry.facts import tcg_ignores_writes
 from armferry.policy import (
     NotOnBothEnds,
@@ -58,11 +58,10 @@ from armferry.policy import (
     OnlySourceIfReset,
     Origin,
     Policy,
-    Rekey,
 )
-from armferry.registers import Accelerator, accelerator_of, counts_vcpus, describe, name
+from armferry.registers import Accelerator, accelerator_of, describe, name
 
-__all__ = ["decide", "decide_all"]
+__all__ = ["Merge", "decide"]
 
 _NO_FACTS = SourceFacts()
 
@@ -80,44 +79,12 @@ def decide(
     `stock_loads` says that the destination's QEMU loads the guest by itself: what it leaves out
     is then no reason to refuse, unless the guest would lose something.
     """
-    return _Merge(incoming, destination, policy, facts, stock_loads=stock_loads).run()
+    return Merge(incoming, destination, policy, facts, stock_loads=stock_loads).run()
 
 
-def decide_all(move: Move, policy: Policy, *, stock_loads: bool = False) -> tuple[Decision, ...]:
-    """The decision on every vCPU of `move`, made once for what they share.
+class Merge:
+    """The decision on one vCPU; `like` is that of another that lists the same registers."""
 
-    A vCPU that lists the same registers as the first differs in a few values; those are decided
-    anew, unless one of them is a value that other registers are judged by.
-    """
-    decisions: list[Decision] = []
-    first: _Merge | None = None
-    ends = zip(move.lists, move.destinations, move.facts, move.differing, strict=True)
-    for incoming, destination, facts, differing in ends:
-        shared = differing is not None and not any(map(_judges_others, differing))
-        merge = _Merge(
-            incoming,
-            destination,
-            policy,
-            facts,
-            stock_loads=stock_loads,
-            like=first if shared else None,
-        )
-        if first is not None and differing is not None and shared:
-            decisions.append(merge.like_first(decisions[0], differing))
-        else:
-            decisions.append(merge.run())
-        first = first or merge
-    return tuple(decisions)
-
-
-@cache
-def _judges_others(index: int) -> bool:
-    """Whether other registers may be judged by its value: what the host or firmware states."""
-    register = describe(index)
-    return (register.constant and not counts_vcpus(index)) or register.name == "PMCR_EL0"
-
-
-class _Merge:
     def __init__(
         self,
         incoming: Mapping[int, int],
@@ -126,7 +93,7 @@ class _Merge:
         facts: SourceFacts,
         *,
         stock_loads: bool,
-        like: "_Merge | None" = None,
+        like: "Merge | None" = None,
     ) -> None:
         self._incoming = incoming
         self._destination = destination
@@ -140,7 +107,7 @@ class _Merge:
         )
         # new index -> (old index, origins)
         self._rekeyed: dict[int, tuple[int, tuple[Origin, ...]]] = (
-            self._rekeys() if like is None else like._rekeyed
+            rekeys(incoming, destination, policy) if like is None else like._rekeyed
         )
         self._spoils: dict[int, tuple[int, ...]] = (
             spoils(incoming, destination.registers, destination.accelerator)
@@ -150,6 +117,7 @@ class _Merge:
         self._new_index = {old: (new, origins) for new, (old, origins) in self._rekeyed.items()}
 
     def run(self) -> Decision:
+        """An outcome for each register of both lists."""
         own = self._destination.registers
         left, right = sorted(self._incoming), sorted(own)
         outcomes: list[RegisterOutcome] = []
@@ -173,6 +141,8 @@ class _Merge:
             *differing,
             *(self._new_index[old][0] for old in differing if old in self._new_index),
         }
+        if PHYSICAL_COUNTER in self._incoming or PHYSICAL_COUNTER in self._destination.registers:
+            again.add(PHYSICAL_COUNTER)  # judged by what the registers of its timer hold
         return first.with_others({index: self._one(index) for index in again})
 
     def _one(self, index: int) -> RegisterOutcome:
@@ -472,22 +442,6 @@ class _Merge:
 
     def _accepts(self, index: int, risk: Risk, origins: tuple[Origin, ...], *, named: bool) -> bool:
         return accepts(self._policy.accepted, index, risk, origins, named=named)
-
-    def _rekeys(self) -> dict[int, tuple[int, tuple[Origin, ...]]]:
-        """Each re-keying that applies to these lists: never over a register that the source has."""
-        found: dict[int, tuple[int, tuple[Origin, ...]]] = {}
-        for placed in self._policy.tolerances:
-            rule = placed.tolerance
-            if (
-                isinstance(rule, Rekey)
-                and rule.select in self._incoming
-                and rule.select not in self._destination.registers
-                and rule.new in self._destination.registers
-                and rule.new not in self._incoming
-                and not {rule.select, rule.new} & self._policy.hidden.keys()
-            ):
-                found.setdefault(rule.new, (rule.select, placed.origins))
-        return found
 
 
 def _first_accepted(outcomes: Iterable[RegisterOutcome]) -> RegisterOutcome | None:

@@ -11,9 +11,9 @@ from armferry.decide.causes import Dropped, LosesFeatures, ValueChanged, ValueRe
 from armferry.decide.circumstance import Circumstance, CircumstanceKind, Weight
 from armferry.decide.circumstances import compare_circumstances
 from armferry.decide.layout import CPU, FEATURES, Effect, SectionDifference, compare_sections
-from armferry.decide.merge import decide_all
 from armferry.decide.model import Decision, RegisterOutcome
 from armferry.decide.risk_level import Risk
+from armferry.decide.shared import decide_all
 from armferry.decide.stock import StockVerdict, stock_verdict
 from armferry.ends import Move
 from armferry.facts import FactSubject, Unmeasured, unmeasured

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from armferry.decide import Answer, Risk, decide, judge, stock_verdict, verdict_document
-from armferry.decide.merge import decide_all
+from armferry.decide.shared import decide_all
 from armferry.ends import Destination, Move
 from armferry.policy import EMPTY, Policy, from_options
 from armferry.registers import Accelerator, parse_register
@@ -69,6 +69,18 @@ def test_what_vcpus_share_is_decided_once_with_the_same_result(
         assert decision == alone
         assert (decision.outgoing, decision.risk) == (alone.outgoing, alone.risk)
         assert list(decision.outgoing) == sorted(decision.outgoing)
+
+
+def test_counter_is_judged_by_the_timer_of_its_own_vcpu() -> None:
+    """The second vCPU uses the physical timer, which the first does not."""
+    counter, control = parse_register("CNTPCT_EL0"), parse_register("CNTP_CTL_EL0")
+    idle = {PSCI: 0x10001, counter: 0x1234, control: 0}
+    there = Destination({PSCI: 0x10001, control: 0}, KVM)
+    move = move_of([idle, idle | {control: 1}], there)
+    shared = decide_all(move, EMPTY)
+    alone = [decide(registers, there, EMPTY) for registers in move.lists]
+    assert list(shared) == alone
+    assert shared[0].risk < shared[1].risk
 
 
 def test_stock_verdict_looks_at_the_value_of_every_vcpu() -> None:
