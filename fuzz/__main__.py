@@ -26,6 +26,7 @@ MAX_MEMORY = 4 << 20
 """Bytes of memory that any input may take, however small it is."""
 MAX_MEMORY_FOR_BYTE = 64
 _POOL = 4000
+_ENOUGH = 20  # findings of one target: they are of one kind
 _MEASURED = 50  # of so many inputs one is run with its memory traced, which is slow
 
 
@@ -85,6 +86,8 @@ def attack(name: str, target: Target, seconds: float, rng: random.Random) -> Tal
         if fault:
             tally.findings += 1
             keep(name, data, fault)
+            if tally.findings == _ENOUGH:
+                break
         elif rng.random() < 0.02:
             # what has been changed once is changed again; the first ones stay
             pool[len(seeds) :] = [*pool[len(seeds) :], data][-_POOL:]

@@ -34,7 +34,7 @@ from armferry.stream.device_state import DeviceStateBuffer
 from armferry.stream.events import DeviceStateBegins, Event
 from armferry.stream.mapped import plain_stream
 from armferry.stream.rewrite import old_tail, rewrite_tail
-from armferry.stream.save_image import HEADER_BYTES, read_header, read_image
+from armferry.stream.save_image import HEADER_BYTES, is_save_image, read_header, read_image
 from armferry.stream.saved_state import SavedState
 from fuzz.corpus import NAMES, recorded, small
 from fuzz.regressions import REGRESSIONS
@@ -238,6 +238,8 @@ def description(data: bytes) -> None:
 
 def save_image(data: bytes) -> None:
     """The head of an image comes out as it came in."""
+    if not is_save_image(data):
+        return
     with contextlib.suppress(StreamError):
         header = read_header(data[:HEADER_BYTES])
         if header.version > 1:  # the first one had no formats, whatever stands in their place
