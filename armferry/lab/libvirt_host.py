@@ -242,7 +242,9 @@ class LibvirtHost:
                 self.virsh("destroy", domain.name)
             # a guest that was only restored or moved here is gone with its process
             if domain.name in self.virsh("list", "--all", "--persistent", "--name").split():
-                self.virsh("undefine", domain.name, "--managed-save", "--nvram")
+                self.virsh(
+                    "undefine", domain.name, "--managed-save", "--nvram", "--snapshots-metadata"
+                )
 
     def managed_image(self, domain: Domain) -> Path:
         """Where libvirt puts the image of `virsh managedsave`."""

@@ -49,6 +49,7 @@ from armferry.wrapper.beside.property_support import (
     remember,
 )
 from armferry.wrapper.beside.service import Service, in_background
+from armferry.wrapper.beside.snapshot import carry_snapshot
 from armferry.wrapper.boundary_setup import Boundary, boundary_of
 from armferry.wrapper.commandline.command_line import (
     CommandLine,
@@ -140,6 +141,9 @@ class _Launch:
         subject = self._subject
         preload = self._boundary.preload
         judged = subject.incoming is not None and not self._boundary.carry
+        if subject.snapshot and not self._boundary.carry:
+            for done in carry_snapshot(words, self._judge):
+                _note(done)
         taken_out = self._boundary.taken_out
         hides = bool(taken_out) or (bool(self._policy.hidden) and preload is None)
         self._meet(words, relayed=judged or hides)

@@ -136,7 +136,7 @@ class Transfers:
         self._incoming = incoming
         self.outgoing = outgoing
         self._alive = alive
-        self._notify = notify
+        self.notify = notify
         self._count = 0
         self.last_out: GatewayTransfer | MappedSave | None = None
         self._in: GatewayTransfer | None = None
@@ -176,7 +176,7 @@ class Transfers:
         descriptor = self._opened(target, open_source)
         try:
             saved = read_saved(DescriptorWindow(descriptor, target.path), target.offset)
-            tail = changed_end(saved, LoggingJudge(self._incoming, self._notify))
+            tail = changed_end(saved, LoggingJudge(self._incoming, self.notify))
         except ArmferryError:
             os.close(descriptor)
             raise
@@ -207,8 +207,8 @@ class Transfers:
             ) from error
         finally:
             os.close(descriptor)
-        judge = LoggingJudge(self.outgoing, self._notify)
-        self.last_out = MappedSave(readable, target.offset, judge, self._notify)
+        judge = LoggingJudge(self.outgoing, self.notify)
+        self.last_out = MappedSave(readable, target.offset, judge, self.notify)
 
     def send_to(self, target: Target) -> str:
         """The private path that QEMU is to migrate to in place of `target`. Raises
@@ -247,13 +247,13 @@ class Transfers:
         if self._in is not None:
             self._in.cancel()
         assert self._incoming is not None
-        gateway = Gateway(listener, dialer, LoggingJudge(self._incoming, self._notify))
-        self._in = GatewayTransfer(gateway, listener, dialer, bridges, self._notify)
+        gateway = Gateway(listener, dialer, LoggingJudge(self._incoming, self.notify))
+        self._in = GatewayTransfer(gateway, listener, dialer, bridges, self.notify)
 
     def _send(self, listener: Listener, dialer: Dialer, bridges: list[Bridge]) -> None:
         assert self.outgoing is not None
-        gateway = Gateway(listener, dialer, LoggingJudge(self.outgoing, self._notify))
-        self.last_out = GatewayTransfer(gateway, listener, dialer, bridges, self._notify)
+        gateway = Gateway(listener, dialer, LoggingJudge(self.outgoing, self.notify))
+        self.last_out = GatewayTransfer(gateway, listener, dialer, bridges, self.notify)
 
     def _may_receive(self) -> None:
         if self._incoming is None:

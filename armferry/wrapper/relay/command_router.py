@@ -4,6 +4,7 @@
     getfd, add-fd, remove-fd                     noted, for a later fd: or file: address
     migrate-set-capabilities                     noted: mapped-ram
     human-monitor-command                        its `migrate` lines as the commands above
+    snapshot-load                                passes, with a word on what to do if QEMU refuses
 
 Every other command passes as it came. A migration to a descriptor stays `fd:NAME` for QEMU: a
 `getfd` slipped in before it gives QEMU another descriptor of that name, and QEMU's answer to it is
@@ -39,7 +40,9 @@ from armferry.wrapper.commandline.uri import (
 
 __all__ = ["Action", "CommandRouter"]
 
-_WORTH_READING = (b"migrat", b"getfd", b"closefd", b"add-fd", b"remove-fd")
+_WORTH_READING = (
+    b"migrat", b"getfd", b"closefd", b"add-fd", b"remove-fd", b"snapshot-load", b"loadvm",
+)  # fmt: skip
 _INCOMING = ("migrate-incoming", "migrate-recover")
 _HUMAN = {"migrate": "migrate", "migrate_incoming": "migrate-incoming",
           "migrate_recover": "migrate-recover"}  # fmt: skip
@@ -47,6 +50,7 @@ _MIGRATION = re.compile(
     rf'\s*({"|".join(_HUMAN)})((?:\s+-\w+)*)\s+(?:"((?:[^"\\]|\\.)*)"|(\S+))\s*'
 )
 """The command, its flags, and the address in quotes or without."""
+_LOAD = re.compile(r"\s*loadvm\s+(\S+)\s*")
 _SWITCH = re.compile(r"\s*migrate_set_capability\s+(\S+)\s+(\S+)\s*")
 _NAMED_IN_LINE = re.compile(r"(?:^|[\s,])\w*fds?=([^,\s]+)")
 _OWN = "armferry-"
@@ -163,6 +167,8 @@ class CommandRouter:
             case "migrate":
                 with contextlib.suppress(ArmferryError):  # whatever it is, it is QEMU's
                     self._used(_target(arguments))
+            case "snapshot-load":
+                self._tell_of_load(str(arguments.get("tag")))
             case "human-monitor-command":
                 return self._human(arguments)
         return None
@@ -219,6 +225,8 @@ class CommandRouter:
         if switch := _SWITCH.fullmatch(line):
             self._note_one(switch[1], switch[2] in ("on", "true", "yes"))
             return None
+        if load := _LOAD.fullmatch(line):
+            self._tell_of_load(load[1])
         found = _MIGRATION.fullmatch(line)
         if found is None:
             return None
@@ -232,6 +240,13 @@ class CommandRouter:
         actions, changed = routed
         new = line if changed is None else f"{found[1]}{found[2]} {changed['uri']}"
         return actions, {**arguments, "command-line": new}
+
+    def _tell_of_load(self, name: str) -> None:
+        self.transfers.notify(
+            f"the snapshot {name} is loaded by QEMU alone; should it refuse the state, end QEMU "
+            f"and run: armferry ferry IMAGE#{name} --in-place --to DEST, or start it with -loadvm "
+            f"{name}"
+        )
 
     def _name(self, name: str, descriptor: int) -> None:
         self._forget(name)

@@ -1,0 +1,204 @@
+"""Snapshots inside qcow2 images: refused by the other QEMU, ferried where they are, running on.
+
+Every ordered pair of the rig's releases that has a machine type in common. The guest is the one of
+`armferry.lab.guest`: it counts on the serial line and notices any loss.
+"""
+
+import itertools
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from armferry.cli.main import main
+from armferry.hosts.fingerprints.fingerprint import dump
+from armferry.hosts.fingerprints.probe import fingerprint_of_qemu
+from armferry.hosts.qmp.process import MachineSpec, QemuProcess, QemuProcessError
+from armferry.lab.guest import GuestLog
+from armferry.lab.qemu_install import InstalledQemu
+
+Named = Callable[[str], InstalledQemu]
+
+pytestmark = pytest.mark.qemu
+
+OLDEST, NEWEST = "bullseye", "trixie-backports"
+SUITES = (OLDEST, "bookworm", "bookworm-backports", "trixie", NEWEST)
+MACHINES = {"virt-5.2": SUITES, "virt-7.2": SUITES[1:], "virt-10.0": SUITES[2:]}
+NEWEST_COMMON = {
+    frozenset(pair): machine
+    for machine, suites in MACHINES.items()
+    for pair in itertools.combinations(suites, 2)
+}
+"""Two suites -> the newest machine type that both have."""
+REFUSED = ("while loading VM state", "of device 'cpu'", "vmstate_load_state: Assertion")
+"""What QEMU says of a state that it does not load, by release; one aborts."""
+PAIRS = [
+    pytest.param(
+        *pair,
+        marks=() if pair in {(SUITES[2], SUITES[3]), (SUITES[3], SUITES[2])} else pytest.mark.full,
+    )
+    for pair in itertools.permutations(SUITES, 2)
+]
+
+
+class Guest:
+    """The test guest with a disk; every QEMU that it visits appends to the same serial log."""
+
+    def __init__(self, qemu: Named, kernel: Path, folder: Path, machine: str) -> None:
+        self.qemu = qemu
+        self.kernel = kernel
+        self.folder = folder
+        self.machine = machine
+        self.disk = folder / "disk.qcow2"
+        self.serial = folder / "serial"
+
+    def create(self, suite: str, *options: str) -> None:
+        """Makes the disk with the qemu-img of `suite`, and something on it."""
+        tool = self.qemu(suite).image_tool
+        self._run(tool, "create", "-q", "-f", "qcow2", *options, self.disk, "16M")
+
+    def start(self, suite: str | Path, *words: str) -> QemuProcess:
+        """Starts the QEMU of a suite, or a program, with more `words`."""
+        drive = f"file={self.disk},if=none,format=qcow2,id=disk"
+        extra = ("-drive", drive, "-device", "virtio-blk-pci,drive=disk,romfile=", *words)
+        spec = MachineSpec(self.machine, kernel=self.kernel, extra=extra)
+        program = suite if isinstance(suite, Path) else self.qemu(suite)
+        return QemuProcess(program, spec, serial=self.serial)
+
+    def save(self, suite: str, *names: str) -> None:
+        """Lets the guest run, and takes a snapshot of each name while it does."""
+        with self.start(suite) as machine:
+            for number, name in enumerate(names):
+                self.log_at(3 + 2 * number)
+                said = machine.execute("human-monitor-command", {"command-line": f"savevm {name}"})
+                assert said.strip() == ""
+            machine.quit()
+
+    def log_at(self, tick: int, limit: float = 60.0) -> GuestLog:
+        """The log once it has reached `tick`, or shows anything wrong, or time is up."""
+        deadline = time.monotonic() + limit
+        while True:
+            log = GuestLog.read(self.serial)
+            if log.last >= tick or log.losses or log.odd or time.monotonic() > deadline:
+                return log
+            time.sleep(0.02)
+
+    def runs_on(self, suite: str, name: str) -> None:
+        """The guest goes on from the snapshot `name` and misses nothing."""
+        before = GuestLog.read(self.serial)
+        self.serial.unlink()
+        with self.start(suite, "-loadvm", name) as machine:
+            log = self.log_at(before.last + 4)
+            assert log.losses == ()
+            assert log.last >= before.last + 4
+            assert machine.status() == "running"
+            machine.quit()
+
+    def refused(self, suite: str, name: str) -> None:
+        """The QEMU of `suite` does not load the snapshot, and ends."""
+        with pytest.raises(QemuProcessError) as fault, self.start(suite, "-loadvm", name):
+            pass
+        assert any(words in fault.value.stderr for words in REFUSED)
+
+    def checked(self) -> None:
+        """What the oldest and the newest qemu-img find wrong with the image: nothing."""
+        for suite in (OLDEST, NEWEST):
+            found = self._run(self.qemu(suite).image_tool, "check", self.disk)
+            assert "No errors were found on the image." in found
+
+    def _run(self, *words: object) -> str:
+        done = subprocess.run([str(word) for word in words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+
+@pytest.fixture
+def guest(qemu_release: Named, guest_kernel: Path, tmp_path: Path) -> Callable[[str], Guest]:
+    """A function from a machine type to a guest that has not been started yet."""
+    return lambda machine: Guest(qemu_release, guest_kernel, tmp_path, machine)
+
+
+@pytest.fixture
+def wrapped(qemu_release: Named, tmp_path: Path) -> Callable[[str], Path]:
+    """A function from a suite to a program that is its QEMU, wrapped."""
+
+    def named(suite: str) -> Path:
+        program = tmp_path / f"armferry-qemu-{suite}"
+        qemu = shlex.quote(str(qemu_release(suite).launcher))
+        words = shlex.join([sys.executable, "-m", "armferry.wrapper.start"])
+        program.write_text(f'#!/bin/sh\nARMFERRY_QEMU={qemu} exec {words} "$@"\n')
+        program.chmod(0o755)
+        return program
+
+    return named
+
+
+@pytest.fixture
+def destination(qemu_release: Named, tmp_path: Path) -> Callable[[str, str], Path]:
+    """A function from a suite and a machine type to a fingerprint of that QEMU."""
+
+    def probed(suite: str, machine: str) -> Path:
+        path = tmp_path / f"{suite}.json"
+        found = fingerprint_of_qemu(qemu_release(suite).launcher, MachineSpec(machine))
+        path.write_text(dump(found))
+        return path
+
+    return probed
+
+
+def ferried(source: str, to: Path, *words: str) -> None:
+    """The state rewritten, with the smallest policy that makes it work where one is needed."""
+    move = [source, "--to", str(to)]
+    if main(["ferry", *move, *words]) == 0:
+        return
+    policy = to.with_suffix(".toml")
+    assert main(["plan", *move, "-o", str(policy)]) in (0, 1)
+    assert main(["ferry", *move, *words, "--policy", str(policy)]) == 0
+
+
+@pytest.mark.parametrize(("source", "there"), PAIRS)
+def test_a_snapshot_that_was_refused_runs(
+    source: str, there: str, guest: Callable[[str], Guest], destination: Callable[[str, str], Path]
+) -> None:
+    machine = NEWEST_COMMON[frozenset((source, there))]
+    moved = guest(machine)
+    moved.create(OLDEST)
+    moved.save(source, "stays", "goes")
+    moved.refused(there, "goes")
+    ferried(f"{moved.disk}#goes", destination(there, machine), "--in-place")
+    moved.checked()
+    moved.runs_on(there, "goes")
+    moved.checked()
+    moved.runs_on(source, "stays")
+
+
+def test_wrapped_qemu_carries_the_snapshot_it_is_started_from(
+    guest: Callable[[str], Guest], wrapped: Callable[[str], Path]
+) -> None:
+    moved = guest("virt-10.0")
+    moved.create(OLDEST)
+    moved.save("bookworm-backports", "goes")
+    moved.refused("trixie", "goes")
+    before = GuestLog.read(moved.serial)
+    moved.serial.unlink()
+    with moved.start(wrapped("trixie"), "-loadvm", "goes") as machine:
+        log = moved.log_at(before.last + 4)
+        assert log.losses == ()
+        assert log.last >= before.last + 4
+        assert (
+            f"armferry: -loadvm goes: the state in {moved.disk} was rewritten for this QEMU, risk "
+            "lossless: DBGDTRTX, DBGDTRTXINT, DBGDTR_EL0\n"
+        ) in machine.stderr
+        said = machine.execute("human-monitor-command", {"command-line": "loadvm goes"})
+        assert said == ""
+        assert (
+            "armferry: the snapshot goes is loaded by QEMU alone; should it refuse the state, end "
+            "QEMU and run: armferry ferry IMAGE#goes --in-place --to DEST, or start it with "
+            "-loadvm goes\n"
+        ) in machine.stderr
+        machine.quit()
+    moved.checked()
