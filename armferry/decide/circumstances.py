@@ -107,7 +107,7 @@ def _devices(move: Move) -> Iterator[Circumstance]:
     if there.whole:
         return
     pairs = paired_sections(move.source.devices, there.devices)
-    sections = [one.name for one, own in pairs if own is None and is_of_a_device(one.name)]
+    sections = [one.name for one, own in pairs if own is None and is_of_a_device(one)]
     blocks = [
         one.name
         for one in _blocks(move)

@@ -41,6 +41,8 @@ FEATURES = "env.features"
 CPU = "cpu"
 _PER_VCPU = (CPU, "cpu_common")
 _LIST = ("cpreg_vmstate_indexes", "cpreg_vmstate_values")
+_WITHOUT_A_PLACE = ("dbus-vmstate", "ramfb-dev", "slirp", "tpm-emulator", "vmcoreinfo", "vmgenid")
+"""Sections of what only the command line adds, such as a user network (QEMU 10.0.2, 11.1.3)."""
 _OLDEST = "5.2"
 _PROPERTIES = {
     "arm_gic": "-machine gic-version=2",
@@ -113,12 +115,14 @@ def paired_sections(
         yield device, there
 
 
-def is_of_a_device(name: str) -> bool:
+def is_of_a_device(section: DeviceLayout) -> bool:
     """Whether a section is of a device that the command line adds to the board.
 
-    Its name begins with the device's place on a bus, such as `0000:00:01.0/virtio-net`.
+    Its name begins with the device's place on a bus, such as `0000:00:01.0/virtio-net`, but for
+    some; every PCI bus but the first is behind a bridge.
     """
-    return "/" in name
+    behind_a_bridge = section.name == "PCIBUS" and section.instance > 0
+    return "/" in section.name or section.name in _WITHOUT_A_PLACE or behind_a_bridge
 
 
 def compare_sections(move: Move, accepted: AcceptedRisk) -> tuple[SectionDifference, ...]:
@@ -143,7 +147,7 @@ class _Comparison:
         for device, there in paired_sections(self._source.devices, self._destination.devices):
             if there is None:
                 # one that the record was made without is said once, with the others
-                if self._destination.whole or not is_of_a_device(device.name):
+                if self._destination.whole or not is_of_a_device(device):
                     yield self._missing(device)
             elif device.name == CPU:
                 yield from self._cpu(device, there)

@@ -100,7 +100,7 @@ class _Load:
             return self._verdict(MessageClass.LOADS)
         whole = self._move.destination.whole
         for device, there in paired_sections(source, destination):
-            if there is None and not whole and is_of_a_device(device.name):
+            if there is None and not whole and is_of_a_device(device):
                 continue  # the destination gets it from its command line
             refused = self._section(device, there)
             if refused is None and there is not None and device.name == _CPU:

@@ -34,6 +34,8 @@ NEWEST_COMMON = {
     for pair in itertools.combinations(suites, 2)
 }
 """Two suites -> the newest machine type that both have."""
+_DISK_DEVICE = "virtio-blk-pci,drive=disk,romfile=,queue-size=1024"
+"""With the size of a queue: 10.0.13 has 1024 where it says 256, and 11.1.3 refuses that."""
 REFUSED = ("while loading VM state", "of device 'cpu'", "vmstate_load_state: Assertion")
 """What QEMU says of a state that it does not load, by release; one aborts."""
 PAIRS = [
@@ -64,7 +66,7 @@ class Guest:
     def start(self, suite: str | Path, *words: str) -> QemuProcess:
         """Starts the QEMU of a suite, or a program, with more `words`."""
         drive = f"file={self.disk},if=none,format=qcow2,id=disk"
-        extra = ("-drive", drive, "-device", "virtio-blk-pci,drive=disk,romfile=", *words)
+        extra = ("-drive", drive, "-device", _DISK_DEVICE, *words)
         spec = MachineSpec(self.machine, kernel=self.kernel, extra=extra)
         program = suite if isinstance(suite, Path) else self.qemu(suite)
         return QemuProcess(program, spec, serial=self.serial)
