@@ -171,6 +171,8 @@ def _copy(source: int, target: int, position: int, size: int, on_copied: OnCopie
 
 def _extent(source: int, position: int, size: int) -> tuple[int, int]:
     """The next piece of data from `position` on: where it begins and ends, at most at `size`."""
+    if not hasattr(os, "SEEK_DATA"):
+        return position, size
     try:
         begin = os.lseek(source, position, os.SEEK_DATA)
     except OSError as error:
@@ -183,10 +185,11 @@ def _extent(source: int, position: int, size: int) -> tuple[int, int]:
 
 
 def _copy_range(source: int, target: int, position: int, length: int) -> int:
-    try:
-        return os.copy_file_range(source, target, length, position, position)
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-            raise
+    if hasattr(os, "copy_file_range"):  # Linux's own
+        try:
+            return os.copy_file_range(source, target, length, position, position)
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
     data = os.pread(source, min(length, 1 << 20), position)
     return os.pwrite(target, data, position)

@@ -319,3 +319,22 @@ def test_a_subsection_of_a_device_that_a_release_was_measured_not_to_know(
     found = compare_sections(Move.between(guest, host, qemu=qemu), AcceptedRisk(subsections=names))
     assert [(one.effect, one.risk) for one in found] == ([] if told_ is None else [told_])
     assert all(one.subject == NMI for one in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "instance", "added"),
+    [
+        ("0000:00:01.0/virtio-blk", 0, True),
+        ("slirp", 0, True),
+        ("ramfb-dev", 0, True),
+        ("PCIBUS", 1, True),
+        ("PCIBUS", 0, False),
+        ("pl011", 0, False),
+    ],
+)
+def test_a_record_of_the_bare_board_says_nothing_of_what_is_added(
+    name: str, instance: int, added: bool
+) -> None:
+    """A user network (Multipass, UTM, Lima) and the bus behind a PCI bridge have no place."""
+    found = findings(device(name, instance=instance), CPU, device("timer"))
+    assert [one.effect for one in found] == ([] if added else [Effect.REFUSED])

@@ -57,6 +57,8 @@ def _give(descriptor: int, name: str, value: bytes) -> None:
 
 
 def _names(descriptor: int) -> list[str]:
+    if not hasattr(os, "listxattr"):  # Linux's own
+        return []
     try:
         return os.listxattr(descriptor)
     except OSError:
@@ -64,6 +66,8 @@ def _names(descriptor: int) -> list[str]:
 
 
 def _attribute(descriptor: int, name: str) -> bytes | None:
+    if not hasattr(os, "getxattr"):
+        return None
     try:
         return os.getxattr(descriptor, name)
     except OSError:

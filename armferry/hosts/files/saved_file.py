@@ -1,9 +1,9 @@
 """A saved state in a file, whatever holds it.
 
 QEMU's own stream, bare or compressed, a libvirt save image, or an internal snapshot of a qcow2
-image. A stream that lies in the file as QEMU wrote it is read from its two ends, on a block
-device, where an older one may lie behind it, from its head; a compressed one is walked once from
-its head, memory bounded.
+image. A stream that lies in the file as QEMU wrote it is read from its two ends, on a volume,
+where an older one may lie behind it, from its head; a compressed one is walked once from its head,
+memory bounded.
 """
 
 import contextlib
@@ -58,6 +58,7 @@ __all__ = [
 ]
 
 _CHUNK = 1 << 20
+_SECTOR = 512  # a volume has whole ones; of the sizes that streams have, one in 512
 _HEAD = 4_096  # the machine type stands in the first hundred bytes
 
 
@@ -177,7 +178,8 @@ def saved_in(window: FileWindow, snapshot: str = "") -> Saved:
         raise NoSuchSnapshot("this is no qcow2 image: there are no snapshots in it")
     head = head_in(window)
     if head.codec is None:
-        return Saved(read_saved(window, head.origin, volume=window.is_device), head.image)
+        volume = window.is_device or not window.size % _SECTOR
+        return Saved(read_saved(window, head.origin, volume=volume), head.image)
     os.lseek(window.fileno(), 0, os.SEEK_SET)
     return saved_from(window.fileno())
 
