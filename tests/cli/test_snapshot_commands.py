@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from armferry.cli.main import main
-from armferry.stream import CpuEdit, read_saved, rewrite_tail
+from armferry.stream import CpuEdit, StateEdit, read_saved, rewrite_tail
 from armferry.stream.save_image import Compression
 
 DATA = Path(__file__).parents[1] / "stream" / "data"
@@ -64,7 +64,7 @@ def _there() -> bytes:
     """The same guest as another QEMU would save it, one that lacks a register."""
     saved = read_saved(Content(_here()))
     lists = [{i: v for i, v in cpu.registers.items() if i != DROPPED} for cpu in saved.cpus]
-    tail = rewrite_tail(saved, [CpuEdit(registers) for registers in lists])
+    tail = rewrite_tail(saved, StateEdit(tuple(CpuEdit(registers) for registers in lists)))
     assert tail is not None
     return _here()[: tail.offset] + tail.data
 

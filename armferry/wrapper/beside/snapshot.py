@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from armferry.errors import ArmferryError
-from armferry.ferry.edits import edits_of
+from armferry.ferry.edits import edit_of
 from armferry.ferry.snapshot import rewrite_snapshot
 from armferry.gateway import Judge
 from armferry.hosts.files.in_place import FileInPlace
@@ -18,7 +18,8 @@ from armferry.hosts.files.qcow2.format import MAGIC, is_qcow2
 from armferry.hosts.files.qcow2.image import NoSuchSnapshot
 from armferry.hosts.files.qcow2.locks import ImageInUse
 from armferry.hosts.files.saved_file import opened_image, saved_of_snapshot
-from armferry.hosts.qmp.options import keyed, options_of
+from armferry.hosts.qmp.options import options_of
+from armferry.option_text import keyed
 from armferry.stream import rewrite_tail
 from armferry.wrapper.errors import SetUpFault
 
@@ -74,7 +75,7 @@ def _carry(path: Path, name: str, judge: Callable[[], Judge]) -> Iterator[str]:
         judgement = judge()(saved.state.machine, saved.state.sections)
         if not judgement.accepted:
             raise SetUpFault(f"this QEMU cannot be given the state: {judgement.reason}")
-        tail = rewrite_tail(saved.state, edits_of(judgement.verdict))
+        tail = rewrite_tail(saved.state, edit_of(judgement.verdict))
         if tail is None:
             return
         rewrite_snapshot(file, image, saved.snapshot, tail)
