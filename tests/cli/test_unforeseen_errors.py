@@ -96,7 +96,6 @@ def test_the_wrapper_ends_in_the_same_way(
         ["check", OLD, "--to", CURRENT, "--hidden-regs", f"S3_0_C2_C0_{LONG}"],
         ["check", OLD, "--to", CURRENT, "--hidden-regs", f"1-{LONG}"],
         ["check", OLD, "--to", CURRENT, "--kvm-psci-version", f"1.{LONG}"],
-        ["check", OLD, "--to", CURRENT, "--machine", f"virt-{LONG}.0"],
         ["gateway", "--listen", f"tcp:h:{LONG}", "--connect", "unix:x", "--to", CURRENT],
         ["gateway", "--listen", f"fd:{LONG}", "--connect", "unix:x", "--to", CURRENT],
         ["gateway", "--state-limit", LONG, "--listen", "unix:x", "--connect", "y", "--to", CURRENT],
