@@ -133,7 +133,12 @@ class Merge:
                 outcomes.append(self._on_both(left[at]))
                 at += 1
                 to += 1
-        return Decision(tuple(outcomes))
+        # QEMU compares by place, and HVF's list does not ascend in every release
+        if self._destination.accelerator is not Accelerator.HVF:
+            return Decision(tuple(outcomes))
+        both = [index for index in own if index in self._incoming]
+        reordered = both != [index for index in self._incoming if index in own]
+        return Decision(tuple(outcomes), tuple(own), reordered)
 
     def like_first(self, first: Decision, differing: Iterable[int]) -> Decision:
         """The decision where only the registers in `differing` have other values than `first`."""

@@ -67,9 +67,15 @@ class RegisterOutcome:
 
 @dataclass(frozen=True)
 class Decision:
-    """The verdict on one vCPU: an outcome for every register of both lists, by index."""
+    """The verdict on one vCPU: an outcome for every register of both lists, by index.
+
+    `order` are the destination's registers in its own order, empty where that ascends; `reordered`
+    says that the guest's come in another.
+    """
 
     outcomes: tuple[RegisterOutcome, ...]
+    order: tuple[int, ...] = ()
+    reordered: bool = False
 
     @cached_property
     def anomalies(self) -> tuple[RegisterOutcome, ...]:
@@ -89,13 +95,18 @@ class Decision:
 
     @cached_property
     def outgoing(self) -> dict[int, int]:
-        """The list to send, ascending by index; only of use when the load is accepted."""
-        return {one.index: one.outgoing for one in self.outcomes if one.outgoing is not None}
+        """The list to send, in the destination's order; only of use when the load is accepted."""
+        sent = {one.index: one.outgoing for one in self.outcomes if one.outgoing is not None}
+        if not self.order:
+            return sent
+        place = {index: number for number, index in enumerate(self.order)}
+        return dict(sorted(sent.items(), key=lambda one: place[one[0]]))
 
     @property
     def altered(self) -> bool:
         """Whether the list that is sent is another than the one that came."""
-        return any(outcome.outgoing != outcome.source for outcome in self.anomalies)
+        others = any(outcome.outgoing != outcome.source for outcome in self.anomalies)
+        return others or self.reordered
 
     @property
     def risk(self) -> Risk:
@@ -107,7 +118,7 @@ class Decision:
         outcomes = list(self.outcomes)
         for index, outcome in others.items():
             outcomes[self._places[index]] = outcome
-        made = Decision(tuple(outcomes))
+        made = Decision(tuple(outcomes), self.order, self.reordered)
         sent = {index: one.outgoing for index, one in others.items() if one.outgoing is not None}
         if len(sent) == len(others) and sent.keys() <= self.outgoing.keys():
             # the same registers are sent: the list need not be made out of the outcomes again

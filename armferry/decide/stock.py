@@ -287,8 +287,8 @@ class _Load:
         )
 
     def _merge_to_own_end(self, vcpu: int) -> StockVerdict | None:
-        incoming, destination = self._lists[vcpu], self._destinations[vcpu]
-        left, right = sorted(incoming), sorted(destination.registers)
+        incoming = self._lists[vcpu]
+        left, right = self._orders(vcpu)
         slots: dict[int, int] = {}
         at = to = 0
         while at < len(left) and to < len(right):
@@ -304,16 +304,19 @@ class _Load:
         incoming, destination = self._lists[vcpu], self._destinations[vcpu]
         culprits: list[int] = []
         failed = False
-        for index in sorted({*incoming, *destination.registers}):
+        slots: dict[int, int] = {}
+        for index, comes, here in _walked(*self._orders(vcpu)):
             rule = self._rules.tolerance(index, destination.accelerator)
-            if index not in incoming:
+            if comes and here:
+                slots[index] = incoming[index]
+            elif here:
                 if rule is None or not rule.either_end:
                     self._lines.append(
                         "warning: handle_cpreg_missing_in_incoming_stream: "
                         f"{_called(index, destination.accelerator)} expected by the destination "
                         "but not in the incoming stream: skip it"
                     )
-            elif index not in destination.registers:
+            else:
                 tolerated = self._rules.tolerates_missing(
                     index, incoming[index], destination.accelerator
                 )
@@ -325,8 +328,14 @@ class _Load:
                         "unknown on the destination: fail migration"
                     )
                 failed = not tolerated if self._rules.last_register_decides else bool(culprits)
-        slots = {i: v for i, v in incoming.items() if i in destination.registers}
         return self._mismatch(vcpu, tuple(culprits), slots) if failed else self._write(vcpu, slots)
+
+    def _orders(self, vcpu: int) -> tuple[list[int], list[int]]:
+        """Both lists as QEMU walks them: those of HVF as they stand, the others ascend."""
+        own = self._destinations[vcpu]
+        if own.accelerator is Accelerator.HVF:
+            return list(self._lists[vcpu]), list(own.registers)
+        return sorted(self._lists[vcpu]), sorted(own.registers)
 
     def _mismatch(
         self, vcpu: int, unknown: tuple[int, ...], slots: Mapping[int, int]
@@ -416,6 +425,17 @@ class _Load:
         )
 
 
+def _walked(left: list[int], right: list[int]) -> Iterator[tuple[int, bool, bool]]:
+    """(index, it comes, it is here) as two cursors meet them, one on each list."""
+    at = to = 0
+    while at < len(left) or to < len(right):
+        comes = to == len(right) or (at < len(left) and left[at] <= right[to])
+        here = at == len(left) or (to < len(right) and right[to] <= left[at])
+        yield (left[at] if comes else right[to]), comes, here
+        at += comes
+        to += here
+
+
 def _device_error(instance: int, device: str = _CPU) -> str:
     return f"error while loading state for instance {instance:#x} of device '{device}'"
 
@@ -445,8 +465,8 @@ def _trusts_features(device: DeviceLayout) -> bool:
 
 
 def _called(index: int, accelerator: Accelerator) -> str:
-    """QEMU's word for a register: its own number under TCG, the encoding under KVM."""
-    if accelerator is Accelerator.TCG:
+    """QEMU's word for a register: the encoding under KVM, else its own number."""
+    if accelerator is not Accelerator.KVM:
         return f"system register {_tcg_number(index):#x}"
     match decode(index):
         case Arm64System(op0=op0, op1=op1, crn=crn, crm=crm, op2=op2):

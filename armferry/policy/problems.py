@@ -177,7 +177,8 @@ def _rekeys(policy: Policy) -> Iterator[Problem]:
                 f"{olds} are both re-keyed to {format_register(new)}: keep one of them",
                 tuple(origin for rule in rules for origin in rule.origins),
             )
-        if new in by_old:
+        # a move finds one of two that go to and fro, never both
+        if new in by_old and any(rule.tolerance.select != target[new] for rule in rules):
             yield Problem(
                 f"{format_register(new)} is a re-key's new index and is re-keyed itself to "
                 f"{format_register(target[new])}: re-keys do not chain, write the last index",

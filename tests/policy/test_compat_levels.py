@@ -11,6 +11,7 @@ from armferry.policy import (
     EMPTY,
     AcceptedRisk,
     CapAtDestination,
+    DifferInMask,
     DocumentError,
     MachineError,
     OnlySourceIfReset,
@@ -61,7 +62,7 @@ FIXED = {
         )
     ),
 }
-KERNELS = STEPS | FIXED
+KERNELS = STEPS | FIXED | {DifferInMask(0x603000000013C039, 0xF << 60)}  # ECBHB
 # What QEMU's own CPU code lists, for every machine type.
 QEMUS = {OnlySourceIfReset(index) for index in (DBGDTRTX, 0x40200000200E0280, 0x6030000000139820)}
 

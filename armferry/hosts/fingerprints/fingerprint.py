@@ -176,7 +176,9 @@ def _read(document: Mapping[str, Any]) -> Fingerprint:
     about = document["provenance"]
     known = set(_TEXTS) | {"accelerator", "scope"}
     accelerator = about.get("accelerator", "")
-    cpus = tuple(_registers(cpu["registers"]) for cpu in document["cpus"])
+    # the order of HVF's lists says where QEMU looks for a register; all others ascend
+    ordered = accelerator == Accelerator.HVF.value
+    cpus = tuple(_registers(cpu["registers"], ordered=ordered) for cpu in document["cpus"])
     if not all(cpus) or not cpus:
         raise ValueError("a vCPU without registers" if cpus else "no vCPU")
     if not isinstance(document["at_reset"], bool):
@@ -267,10 +269,10 @@ def _short(key: str, value: object) -> str:
 
 
 def _numbers(registers: Mapping[int, int]) -> dict[str, str]:
-    return {f"{index:#018x}": f"{registers[index]:#x}" for index in sorted(registers)}
+    return {f"{index:#018x}": f"{value:#x}" for index, value in registers.items()}
 
 
-def _registers(numbers: Mapping[str, str]) -> dict[int, int]:
+def _registers(numbers: Mapping[str, str], *, ordered: bool = False) -> dict[int, int]:
     from armferry.stream.wire import MAX_REGISTERS
 
     if len(numbers) > MAX_REGISTERS:
@@ -279,7 +281,7 @@ def _registers(numbers: Mapping[str, str]) -> dict[int, int]:
     for index, value in read.items():
         if not (0 <= index < 1 << 64 and 0 <= value < 1 << 64):
             raise ValueError(f"register {index:#x} = {value:#x} is out of range")
-    return dict(sorted(read.items()))
+    return read if ordered else dict(sorted(read.items()))
 
 
 def _hex(text: str) -> int:
