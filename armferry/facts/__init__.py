@@ -3,7 +3,7 @@
 from armferry.facts.conditions import Condition, condition_of, conditions
 from armferry.facts.kept import KeptBits, kept_bits
 from armferry.facts.kvm import holds_kvm_reset_pattern
-from armferry.facts.machines import unversioned_machines
+from armferry.facts.machines import like_of_distribution, unversioned_machines
 from armferry.facts.measured import (
     FactSubject,
     Unmeasured,
@@ -46,6 +46,7 @@ __all__ = [
     "is_reset_content",
     "kept_bits",
     "knows_device_subsection",
+    "like_of_distribution",
     "means_unused",
     "measured_from",
     "measured_to",

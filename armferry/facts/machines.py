@@ -1,11 +1,18 @@
 """Arm machine types of the measured QEMU releases, read from machines.toml."""
 
+import re
 from collections.abc import Mapping
 from functools import cache
 
 from armferry.facts.tables import Basis, basis, table
 
-__all__ = ["machines_basis", "newest_virt", "oldest_virt", "unversioned_machines"]
+__all__ = [
+    "like_of_distribution",
+    "machines_basis",
+    "newest_virt",
+    "oldest_virt",
+    "unversioned_machines",
+]
 
 
 @cache
@@ -28,3 +35,14 @@ def oldest_virt() -> str:
 def machines_basis() -> Basis:
     """What the names rest on."""
     return basis(table("machines"))
+
+
+def like_of_distribution(machine: str) -> str | None:
+    """The machine type of QEMU that a distribution's own is like; None for any other."""
+    for one in table("machines")["distribution"]:
+        if machine in one["like"]:
+            return str(one["like"][machine])
+        plain = re.sub(f"{one['suffix']}$", "", machine) if "suffix" in one else machine
+        if plain != machine:
+            return plain
+    return None

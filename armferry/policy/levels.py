@@ -22,7 +22,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from armferry.facts import unversioned_machines
+from armferry.facts import like_of_distribution, unversioned_machines
 from armferry.policy.document import Document, parse_document
 from armferry.policy.errors import DocumentError, MachineError
 from armferry.policy.rules import OriginKind
@@ -80,6 +80,8 @@ def resolve(machine: str, documents: Sequence[Document] = ()) -> MachineType:
                 f"machine type {current!r} is declared like {' and like '.join(likes)}; "
                 f"keep one of them: {', '.join(d.name for d, s in sections if s.like)}"
             )
+        if not likes and not sections and (like := like_of_distribution(current)):
+            likes = [like]  # of a distribution that is known
         if not likes:
             break
         current = likes[0]

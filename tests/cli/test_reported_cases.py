@@ -165,3 +165,15 @@ def test_document_of_firecracker_is_a_register_list(
     assert (shown["accelerator"], shown["kernel"]) == ("kvm", "6.1.0")
     (only,) = shown["cpus"][0]["registers"]
     assert (only["name"], only["value"]) == ("TCR2_EL1", "0x0")
+
+
+def test_machine_type_of_a_distribution_is_decided(
+    armferry: Armferry, case: Callable[[str], Path]
+) -> None:
+    here, there = case("distro-machine/rhel-6.12-ran.mig"), case("distro-machine/rhel-6.17.mig")
+    said = verdict(armferry, here, "--to", there)
+    assert (said["verdict"], said["risk"]) == ("works-with-policy", "lossless")
+    assert {one["class"] for one in said["registers"]} == {
+        "tolerated, only incoming",
+        "hidden",
+    }

@@ -122,7 +122,7 @@ def test_every_shipped_entry_is_justified_and_none_is_a_problem() -> None:
 
 
 @pytest.mark.parametrize(
-    "machine", ["virt-rhel9.4.0", "virt-jammy", "pve", "virt-7.2-hardened", "sbsa-reff"]
+    "machine", ["virt-rhel99.4.0", "virt-jamboree", "pve", "virt-7.2-hardened", "sbsa-reff"]
 )
 def test_a_machine_type_of_a_distribution_takes_the_defaults_and_says_so(machine: str) -> None:
     policy = aggregate(machine, KVM)
@@ -282,3 +282,24 @@ def test_options_become_a_policy() -> None:
     assert from_options() == Policy()
     with pytest.raises(PropertyError):
         from_options(safe_missing=["1,,,2"])
+
+
+@pytest.mark.parametrize(
+    ("machine", "version"),
+    [
+        ("virt-rhel9.4.0", (8, 2)),
+        ("virt-rhel10.0.0", (9, 1)),
+        ("virt-jammy", (6, 2)),
+        ("virt-9.2+pve1", (9, 2)),
+    ],
+)
+def test_machine_types_of_known_distributions(machine: str, version: tuple[int, int]) -> None:
+    assert resolve(machine).version == version
+    level = f"virt-{version[0]}.{version[1]}"
+    assert aggregate(machine, KVM) == aggregate(level, KVM)
+
+
+def test_site_knows_its_distribution_better() -> None:
+    text = '[machine."virt-jammy"]\nlike = "virt-10.0"\n'
+    document = parse_document(text, "site.toml", OriginKind.SITE)
+    assert resolve("virt-jammy", [document]).version == (10, 0)
