@@ -1,5 +1,7 @@
 """The decision: incoming list, destination fingerprint and policy in; verdict out."""
 
+from armferry.decide.circumstance import Circumstance, CircumstanceKind, Weight
+from armferry.decide.circumstances import compare_circumstances
 from armferry.decide.layout import Effect, SectionDifference, compare_sections
 from armferry.decide.merge import decide
 from armferry.decide.model import (
@@ -17,6 +19,8 @@ from armferry.decide.words import differences
 
 __all__ = [
     "Answer",
+    "Circumstance",
+    "CircumstanceKind",
     "Decision",
     "Effect",
     "MessageClass",
@@ -29,6 +33,8 @@ __all__ = [
     "StockVerdict",
     "TraceEvent",
     "Verdict",
+    "Weight",
+    "compare_circumstances",
     "compare_sections",
     "decide",
     "differences",

@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from armferry.decide import Answer, Verdict, judge
+from armferry.decide import Answer, Verdict, Weight, compare_circumstances, judge
 from armferry.ends import UNKNOWN, End, Move, ResetKnowledge, guest_end
 from armferry.ferry.edits import edit_of
 from armferry.gateway.errors import Refused
-from armferry.policy import Policy
+from armferry.policy import NO_RISK, Policy
 from armferry.registers import Accelerator
 from armferry.stream import CpuState
-from armferry.stream.events import DeviceSection
+from armferry.stream.events import DeviceSection, RamBlock
 from armferry.stream.rewrite import new_payloads, rewrite_description, rewrite_sections
 from armferry.stream.saved_state import cpus_of, never_ran
 
@@ -71,6 +71,23 @@ class Judge:
         self._destination = destination
         self._policy_for = policy_for
         self._source = source
+
+    def begin(self, machine: str, blocks: tuple[RamBlock, ...]) -> None:
+        """Compares what a stream begins with. Raises Refused; nothing has been passed on then."""
+        guest = replace(
+            self._destination,
+            text="the guest",
+            machine=machine or UNKNOWN,
+            memory=blocks,
+            devices=(),
+            whole=True,
+        )
+        found = compare_circumstances(Move.between(guest, self._destination), NO_RISK)
+        refused = [str(one) for one in found if one.weight is Weight.REFUSED]
+        if refused:
+            raise Refused(
+                f"the move is refused: {'; '.join(refused)}; nothing was sent to the destination"
+            )
 
     def prepare(self, machine: str) -> None:
         """Decides once on the destination's own list, so that the guest need not wait for it.

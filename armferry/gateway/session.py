@@ -31,6 +31,8 @@ from armferry.stream.events import (
     DeviceStateBegins,
     EndOfStream,
     Event,
+    RamBlock,
+    RamBlocks,
 )
 from armferry.stream.rewrite import rewrite_sections
 from armferry.stream.wire import BE16, BE32, Command, SectionType
@@ -48,6 +50,9 @@ class Judging(Protocol):
 
     def __call__(self, machine: str, sections: Sequence[DeviceSection]) -> Judgement:
         """The decision on these sections."""
+
+    def begin(self, machine: str, blocks: tuple[RamBlock, ...]) -> None:
+        """Raises Refused for a guest whose machine or memory the destination cannot load."""
 
     def prepare(self, machine: str) -> None:
         """Does what can be done before the sections have come."""
@@ -151,6 +156,9 @@ class Session:
             match event:
                 case Configuration():
                     self.machine = event.machine
+                case RamBlocks():
+                    # comes with the first bytes, so that nothing has been passed on yet
+                    self._judge.begin(self.machine, event.blocks)
                 case CommandSeen(command=Command.OPEN_RETURN_PATH):
                     self.return_path = True
                 case CommandSeen(command=Command.POSTCOPY_ADVISE):

@@ -13,7 +13,7 @@ from armferry.gateway import Ending, Judge, Limits, Log
 from armferry.gateway.channel import Channel, SocketChannel
 from armferry.gateway.judge import Judgement
 from armferry.gateway.transfer import Transfer
-from armferry.stream.events import DeviceSection
+from armferry.stream.events import DeviceSection, RamBlock
 
 LIMIT = 20.0
 Recorded = Callable[[str], bytes]
@@ -118,6 +118,9 @@ class Prepares:
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
         self.waits, self.may_end = threading.Event(), threading.Event()
+
+    def begin(self, machine: str, blocks: tuple[RamBlock, ...]) -> None:
+        self._judge.begin(machine, blocks)
 
     def prepare(self, machine: str) -> None:
         self._judge.prepare(machine)

@@ -280,6 +280,9 @@ def test_source_that_goes_away_while_its_state_is_decided_on_keeps_the_guest(
     deciding, cancelled = threading.Event(), threading.Event()
 
     class Thoughtful:
+        def begin(self, machine: str, blocks: Any) -> None:
+            judge.begin(machine, blocks)
+
         def prepare(self, machine: str) -> None:
             judge.prepare(machine)
 

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import pytest
 
@@ -328,3 +329,26 @@ def test_cpu_section_before_guest_memory_goes_nowhere(
     with pytest.raises(StreamError) as error:
         session.receive(early)
     assert str(error.value) == f"a cpu section comes too early (at byte {memory})"
+
+
+def test_guest_with_other_memory_is_refused_before_a_byte_is_passed_on(
+    recorded: Recorded, host_of: HostOf, judge_of: JudgeOf
+) -> None:
+    stream = recorded(NEW)
+    host = host_of(stream)
+    assert host.memory is not None
+    ram, *others = host.memory
+    larger = replace(host, memory=(replace(ram, length=2 * ram.length), *others))
+    passed: list[bytes] = []
+    session = Session(judge_of(larger))
+    with pytest.raises(Refused) as told:
+        passed += [bytes(part) for part in session.receive(stream[: 64 << 10])]
+    assert str(told.value) == (
+        "the move is refused: memory block mach-virt.ram (the board's memory) has 64 MiB here, 128 "
+        "MiB on the destination: start the destination with -m 64M; nothing was sent to the "
+        "destination"
+    )
+    assert passed == []
+    other = replace(host, provenance=replace(host.provenance, machine="virt-9.2"))
+    with pytest.raises(Refused, match=r"machine type is virt-10\.0, the destination was asked"):
+        Session(judge_of(other)).receive(stream[: 64 << 10])

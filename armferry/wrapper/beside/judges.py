@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
 from armferry.gateway import Judge
+from armferry.gateway.errors import Refused
 from armferry.gateway.judge import Judgement
 from armferry.gateway.session import Judging
-from armferry.stream.events import DeviceSection
+from armferry.stream.events import DeviceSection, RamBlock
 
 __all__ = ["LoggingJudge", "Notify", "PendingJudge"]
 
@@ -19,6 +20,9 @@ class PendingJudge:
 
     def __init__(self, made: "Future[Judge]") -> None:
         self._made = made
+
+    def begin(self, machine: str, blocks: tuple[RamBlock, ...]) -> None:
+        """Nothing: the destination is a QEMU with its own command line, which compares them."""
 
     def prepare(self, machine: str) -> None:
         """Waits, and lets the real judge prepare."""
@@ -36,6 +40,14 @@ class LoggingJudge:
     def __init__(self, judge: Judging, notify: Notify) -> None:
         self._judge = judge
         self._notify = notify
+
+    def begin(self, machine: str, blocks: tuple[RamBlock, ...]) -> None:
+        """Lets the judge compare them. Raises Refused."""
+        try:
+            self._judge.begin(machine, blocks)
+        except Refused as refused:
+            self._notify(str(refused))
+            raise
 
     def prepare(self, machine: str) -> None:
         """Lets the judge prepare."""

@@ -12,7 +12,7 @@ from armferry.decide import judge
 from armferry.ends import End, Move, guest_end
 from armferry.gateway import Judgement, PolicyFor
 from armferry.policy import Origin, OriginKind, Policy
-from armferry.stream.events import DeviceSection
+from armferry.stream.events import DeviceSection, RamBlock
 from armferry.stream.saved_state import cpus_of, never_ran
 
 __all__ = ["HidingJudge"]
@@ -30,6 +30,9 @@ class HidingJudge:
     def __init__(self, policy_for: PolicyFor, carried: Mapping[int, int] | None = None) -> None:
         self._policy_for = policy_for
         self._carried = carried or {}
+
+    def begin(self, machine: str, blocks: tuple[RamBlock, ...]) -> None:
+        """Nothing: what the destination has is not known here."""
 
     def prepare(self, machine: str) -> None:
         """Nothing is worth preparing: the policy was read before the guest started."""

@@ -11,6 +11,7 @@ import pytest
 
 from armferry.gateway import Ending
 from armferry.hosts.qmp.process import QemuProcessError
+from armferry.stream.events import RamBlock
 
 pytestmark = pytest.mark.qemu
 
@@ -106,6 +107,9 @@ class Thoughtful:
     def __init__(self, judge: Any) -> None:
         self._judge = judge
         self.deciding, self.go_on = threading.Event(), threading.Event()
+
+    def begin(self, machine: str, blocks: tuple[RamBlock, ...]) -> None:
+        pass
 
     def prepare(self, machine: str) -> None:
         self._judge.prepare(machine)
