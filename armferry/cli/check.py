@@ -26,6 +26,12 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     parser = commands.add_parser("check")
     parser.add_argument("source", metavar="SOURCE", help="a stream or a fingerprint")
     add_judgement(parser)
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="list every register, those too that one cause explains",
+    )
     add_trace(parser)
     add_json(parser)
     parser.set_defaults(func=run)
@@ -38,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(document(judgement), indent=1))
         return EXIT_CODES[answer]
-    show(judgement)
+    show(judgement, verbose=arguments.verbose)
     if answer is Answer.WORKS_WITH_POLICY:
         guest = "" if judgement.source.saved is not None else "GUEST"
         render.next_step(command("ferry", arguments, source=guest, target="OUT"))

@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from armferry.decide import (
     judge,
     verdict_document,
 )
+from armferry.decide.features import CommonCause, common_causes
 from armferry.ends import End, Move, ResetKnowledge
 from armferry.errors import ArmferryError
 from armferry.hosts.fingerprints.subject import (
@@ -189,8 +191,11 @@ def document(judgement: Report) -> dict[str, Any]:
     }
 
 
-def show(judgement: Report) -> None:
-    """The verdict for a person, without the last line."""
+def show(judgement: Report, *, verbose: bool = False) -> None:
+    """The verdict for a person, without the last line.
+
+    Registers that one cause explains are one line, unless it is to be `verbose`.
+    """
     verdict = judgement.verdict
     if verdict.broken:
         render.line(f"breaks a guest that uses {', '.join(verdict.broken)}", "bad")
@@ -207,7 +212,7 @@ def show(judgement: Report) -> None:
         render.table(
             Table(
                 ("register", "index", "vCPU", "class", "source", "destination", "why"),
-                [_row(outcome, vcpus) for outcome, vcpus in _grouped(verdict)],
+                [*_causes(verdict, verbose), *_singles(verdict, verbose)],
             )
         )
     rewritten = [one for one in verdict.findings if one.effect is Effect.REWRITTEN]
@@ -248,6 +253,44 @@ def _grouped(verdict: Verdict) -> list[tuple[RegisterOutcome, list[int]]]:
         return not outcome.refused, stays, outcome.index, vcpus
 
     return sorted(groups.items(), key=order)
+
+
+def _common(verdict: Verdict) -> list[tuple[CommonCause, list[int]]]:
+    """Each cause of several registers, with the vCPUs that it is one for."""
+    groups: dict[CommonCause, list[int]] = {}
+    for vcpu, decision in enumerate(verdict.decisions):
+        for cause in common_causes(decision.anomalies):
+            groups.setdefault(cause, []).append(vcpu)
+    return list(groups.items())
+
+
+def _causes(verdict: Verdict, verbose: bool) -> Iterator[tuple[Cell, ...]]:
+    for cause, vcpus in () if verbose else _common(verdict):
+        first = cause.outcomes[0]
+        role = "bad" if first.refused else words.risk_role(max(o.risk for o in cause.outcomes))
+        names = ", ".join(one.name for one in cause.outcomes[:3])
+        yield (
+            Cell(f"{len(cause.outcomes)} of {cause.subject}", role),
+            Cell(f"{names}, ...", "faint"),
+            Cell(words.vcpus(vcpus)),
+            Cell(cause.register_class.value, role),
+            Cell("-"),
+            Cell("-"),
+            Cell(f"{cause.why}; --verbose lists them"),
+        )
+
+
+def _singles(verdict: Verdict, verbose: bool) -> Iterator[tuple[Cell, ...]]:
+    explained = {
+        (outcome, vcpu)
+        for cause, vcpus in ([] if verbose else _common(verdict))
+        for outcome in cause.outcomes
+        for vcpu in vcpus
+    }
+    for outcome, vcpus in _grouped(verdict):
+        left = [vcpu for vcpu in vcpus if (outcome, vcpu) not in explained]
+        if left:
+            yield _row(outcome, left)
 
 
 def _row(outcome: RegisterOutcome, vcpus: list[int]) -> tuple[Cell, ...]:

@@ -6,6 +6,7 @@ The schema is versioned and described in docs/json.md; a program may rely on wha
 import json
 from typing import Any
 
+from armferry.decide.features import common_causes
 from armferry.decide.model import RegisterOutcome
 from armferry.decide.verdict import Answer, TraceEvent, Verdict
 
@@ -45,6 +46,17 @@ def verdict_document(verdict: Verdict) -> dict[str, Any]:
                 "why": finding.why,
             }
             for finding in verdict.findings
+        ],
+        "causes": [
+            {
+                "vcpu": vcpu,
+                "subject": cause.subject,
+                "class": cause.register_class.value,
+                "registers": [f"{one.index:#018x}" for one in cause.outcomes],
+                "why": cause.why,
+            }
+            for vcpu, decision in enumerate(verdict.decisions)
+            for cause in common_causes(decision.anomalies)
         ],
         "vcpus": len(verdict.decisions),
         "matched": sum(
