@@ -10,6 +10,7 @@ import json
 import math
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,14 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     kvm.set_defaults(func=run_kvm)
 
     stream = kinds.add_parser("stream", help="from a stream recorded on that host")
-    stream.add_argument("file", metavar="FILE", help="the stream, - for standard input")
+    stream.add_argument(
+        "file", metavar="FILE", help="the stream, or a list of registers; - for standard input"
+    )
+    stream.add_argument(
+        "--masks-from",
+        metavar="ATLAS-ENTRY",
+        help="which fields that kernel lets be set, for a list that does not say: 6.1/neoverse-n1",
+    )
     add_snapshot(stream, "FILE")
     _add_output(stream)
     stream.set_defaults(func=run_stream)
@@ -193,7 +201,26 @@ def run_stream(arguments: argparse.Namespace) -> int:
     if arguments.output is not None:
         refuse_overwriting(arguments.output, (arguments.file,))
     text = with_snapshot(arguments.file, arguments.snapshot)
-    return _write(open_subject(text).fingerprint, arguments)
+    found = open_subject(text).fingerprint
+    if arguments.masks_from is not None:
+        found = _with_masks(found, arguments.masks_from.removeprefix("atlas:"))
+    return _write(found, arguments)
+
+
+def _with_masks(found: Fingerprint, entry: str) -> Fingerprint:
+    """The same with the settable fields of a kernel that the atlas knows."""
+    from armferry.hosts.fingerprints.atlas import read_atlas
+    from armferry.registers import Accelerator
+
+    known = read_atlas().find(entry).fingerprint
+    if found.accelerator is not Accelerator.KVM or known.accelerator is not Accelerator.KVM:
+        raise ArmferryError("--masks-from: only lists of KVM have fields that a kernel lets be set")
+    if known.writable is None:
+        raise ArmferryError(
+            f"--masks-from: {entry} is of a kernel that does not say which fields may be set; "
+            "6.12 and newer do"
+        )
+    return replace(found, writable=known.writable)
 
 
 def _write(fingerprint: Fingerprint, arguments: argparse.Namespace) -> int:

@@ -177,3 +177,20 @@ def test_machine_type_of_a_distribution_is_decided(
         "tolerated, only incoming",
         "hidden",
     }
+
+
+def test_list_of_others_takes_the_settable_fields_of_a_kernel(
+    armferry: Armferry, tmp_path: Path
+) -> None:
+    (tmp_path / "list.txt").write_text(
+        "# what somebody read\nMIDR_EL1 0x413fd0c1\nPSCI_VERSION = 0x10001\n"
+        "0x603000000013c020: 0x1100000011110112\n"
+    )
+    words = ("fingerprint", "stream", "list.txt", "--masks-from")
+    made = json.loads(armferry(*words, "atlas:6.12/neoverse-n1").out)
+    assert made["provenance"]["how"] == "list"
+    assert made["cpus"][0]["registers"]["0x603000000013c000"] == "0x413fd0c1"
+    assert "0x603000000013c020" in made["writable"]
+    old = armferry(*words, "5.10/neoverse-n1")
+    assert old.code == 3
+    assert "does not say which fields may be set" in old.err
