@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from armferry.stream import CpuEdit, StreamParser
-from armferry.stream.cpu import CPU_SECTION, read_cpu, rewrite_cpu
+from armferry.stream import CpuEdit, StateEdit, StreamParser
+from armferry.stream.cpu import CPU_SECTION, CpuState, read_cpu, rewrite_cpu
 from armferry.stream.events import (
     Description,
     DeviceSection,
@@ -79,14 +79,16 @@ def _without_pages(stream: bytes, events: list[Event]) -> Iterator[bytes]:
 def _small_state(events: list[Event]) -> bytes:
     sections = [e for e in events if isinstance(e, DeviceSection) and e.name in _KEPT]
     described = next((e for e in events if isinstance(e, Description)), None)
-    payloads: dict[int, bytes] = {}
-    edits: dict[int, CpuEdit] = {}
+    payloads: dict[tuple[str, int], bytes] = {}
+    cpus: list[CpuState] = []
+    edits: list[CpuEdit] = []
     for section in sections:
         if section.name == CPU_SECTION:
             cpu = read_cpu(section)
             kept = dict(list(cpu.registers.items())[:_REGISTERS])
-            edits[cpu.instance] = CpuEdit(kept)
-            payloads[cpu.instance] = rewrite_cpu(cpu, edits[cpu.instance])
+            cpus.append(cpu)
+            edits.append(CpuEdit(kept))
+            payloads[section.name, section.instance] = rewrite_cpu(cpu, edits[-1])
     state = rewrite_sections(sections, payloads) + b"\0"
     if described is None:
         return state
@@ -99,5 +101,5 @@ def _small_state(events: list[Event]) -> bytes:
             if (one["name"], one["instance_id"]) in known
         ],
     }
-    text = json.dumps(rewrite_description(document, edits)).encode()
+    text = json.dumps(rewrite_description(document, cpus, StateEdit(edits))).encode()
     return state + b"\x06" + struct.pack(">I", len(text)) + text

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from armferry.wrapper.relay.messages import Splitter, read_message
-
 from armferry.errors import ArmferryError
 from armferry.gateway import Judge, Session, parse_address
 from armferry.gateway.errors import AddressError
@@ -23,12 +21,20 @@ from armferry.hosts.fingerprints.as_end import end_of
 from armferry.hosts.fingerprints.fingerprint import Fingerprint, FingerprintError, dump, parse
 from armferry.hosts.fingerprints.from_stream import fingerprint_of_stream
 from armferry.hosts.libvirt.domain import UnreadableDomain, read_domain
+from armferry.hosts.qmp.messages import Splitter, read_message
 from armferry.policy import aggregate
 from armferry.policy.document import parse_document
 from armferry.policy.properties import format_list, parse_cpu, parse_list
 from armferry.policy.tolerance import format_tolerance, parse_tolerance
 from armferry.registers.parse import parse_register
-from armferry.stream import CpuEdit, SavedCollector, StreamError, StreamParser, read_saved
+from armferry.stream import (
+    CpuEdit,
+    SavedCollector,
+    StateEdit,
+    StreamError,
+    StreamParser,
+    read_saved,
+)
 from armferry.stream.description import layouts_of, parse_description
 from armferry.stream.device_state import DeviceStateBuffer
 from armferry.stream.events import DeviceStateBegins, Event
@@ -153,7 +159,7 @@ def identity(data: bytes) -> None:
     saved = _saved(data)
     if saved is None or saved.postcopy:
         return
-    assert rewrite_tail(saved, [CpuEdit(cpu.registers) for cpu in saved.cpus]) is None
+    assert rewrite_tail(saved, StateEdit([CpuEdit(cpu.registers) for cpu in saved.cpus])) is None
     tail = old_tail(saved)
     assert data[: tail.offset] + tail.data == data
 
@@ -165,7 +171,7 @@ def edit(data: bytes) -> None:
         return
     edits = [CpuEdit(dict(list(cpu.registers.items())[1:])) for cpu in saved.cpus]
     try:
-        tail = rewrite_tail(saved, edits)
+        tail = rewrite_tail(saved, StateEdit(edits))
     except StreamError:
         return
     assert tail is not None

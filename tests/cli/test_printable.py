@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from armferry.wrapper.relay.messages import read_message
 
 from armferry.hosts.libvirt.domain import UnreadableDomain, read_domain
+from armferry.hosts.qmp.messages import read_message
 from armferry.printable import printable
 from armferry.wrapper.beside import property_support
 
