@@ -21,7 +21,10 @@ _PROGRAMS_MAY = 1 | 1 << 9
 def uses_physical_counter(registers: Mapping[int, int]) -> bool:
     """Whether the timer was used, or programs may read the counter.
 
-    A list without the timer, of an older kernel, tells by the access of programs alone.
+    A list without the timer, of an older kernel, tells by the access of programs alone; one without
+    that access says nothing, and the counter is taken to be in use.
     """
+    if _ACCESS not in registers:
+        return True
     timer = registers.get(_CONTROL, 0) & _ENABLE or registers.get(_COMPARE, 0)
     return bool(timer) or bool(registers.get(_ACCESS, 0) & _PROGRAMS_MAY)

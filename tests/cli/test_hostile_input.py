@@ -270,7 +270,7 @@ def _documents(good: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield register(first, hex(1 << 64)), f"malformed fingerprint: register {int(first, 16):#x} = "
     yield register(first, "-0x1"), "is out of range"
     yield register(first, "green"), "malformed fingerprint: invalid literal for int()"
-    yield register(first, 5), "malformed fingerprint: int() can't convert non-string"
+    yield register(first, 5), "malformed fingerprint: 5 is no number in text"
     yield register(hex(1 << 64), "0x0"), "is out of range"
     many = {hex(0x6030000000130000 + number): "0x0" for number in range(9000)}
     yield changed(cpus=[{"registers": many}]), "malformed fingerprint: 9000 registers"

@@ -245,9 +245,10 @@ def test_exit_codes(
         assert said.err.count("\n") == 1, said.err
     missing = armferry(*PROBE, "no-such-qemu")
     assert missing.code == 4
-    assert missing.err == (
-        "armferry: no-such-qemu: no such program; install QEMU for Arm or name one with --qemu\n"
+    assert missing.err.startswith(
+        "armferry: no-such-qemu: no such program; install QEMU for Arm or name one with --qemu"
     )
+    assert missing.err.count("\n") == 1
     assert armferry(*PROBE, "/bin/true").code == 4
 
 
@@ -268,7 +269,7 @@ def test_full_disk_and_closed_streams(here: Path, there: Path) -> None:
 
     assert shell(f"a inspect {here} > /dev/full") == (
         4,
-        "armferry: [Errno 28] No space left on device\n",
+        "armferry: No space left on device\n",
     )
     assert shell(f"a ferry {here} - --to {there} > /dev/full") == (
         4,

@@ -17,6 +17,7 @@ from armferry.decide import (
     stock_verdict,
 )
 from armferry.decide.causes import Arrives, RenamedTo, ValueChanged
+from armferry.decide.physical_counter import PHYSICAL_COUNTER, uses_physical_counter
 from armferry.ends import Destination, SourceFacts
 from armferry.facts import tcg_ignores_writes
 from armferry.policy import (
@@ -96,9 +97,9 @@ policies = st.builds(
         breaks=st.booleans(),
     ),
 )
-destinations = st.builds(
-    Destination, register_lists, st.sampled_from(list(Accelerator)), st.booleans()
-)
+# no guest goes to or comes from a QEMU under WHPX: it blocks every migration
+accelerators = st.sampled_from([Accelerator.KVM, Accelerator.TCG, Accelerator.HVF])
+destinations = st.builds(Destination, register_lists, accelerators, st.booleans())
 facts = st.builds(SourceFacts, reset=st.one_of(st.none(), register_lists), fresh=st.booleans())
 
 SEARCH = settings(max_examples=200, deadline=None)
@@ -119,7 +120,9 @@ def test_order_does_not_matter(
     known: SourceFacts,
     seed: int,
 ) -> None:
-    other = replace(destination, registers=shuffled(destination.registers, seed))
+    other = destination
+    if destination.accelerator is not Accelerator.HVF:  # there the order of the list is a fact
+        other = replace(destination, registers=shuffled(destination.registers, seed))
     turned = replace(
         policy,
         hidden=dict(list(policy.hidden.items())[::-1]),
@@ -139,7 +142,8 @@ def test_every_register_appears_once_and_ascending(
     decision = decide(incoming, destination, policy, known)
     seen = [outcome.index for outcome in decision.outcomes]
     assert seen == sorted({*incoming, *destination.registers})
-    assert list(decision.outgoing) == sorted(decision.outgoing)
+    if destination.accelerator is not Accelerator.HVF:
+        assert list(decision.outgoing) == sorted(decision.outgoing)
     assert {*decision.outgoing} <= {*destination.registers}
     for outcome in decision.outcomes:
         assert outcome.source == incoming.get(outcome.index)
@@ -330,6 +334,8 @@ def never_written(
         or value in policy.resets.get(index, ())
         or (index not in destination.registers and value in {0, *listed})
         or (accelerator_of(incoming) is Accelerator.KVM and value == 0x1DE7EC7EDBADC0DE)
+        # not written, and not read either: nothing hangs on it
+        or (index == PHYSICAL_COUNTER and not uses_physical_counter(incoming))
     )
 
 
@@ -360,5 +366,5 @@ def test_what_stock_qemu_loads_fails_only_for_a_harm_to_the_guest(
     verdict = judge(move, EMPTY)
     if stock_verdict(move).loads and verdict.answer is Answer.FAILS:
         refused = verdict.decisions[0].refused
-        assert refused
+        assert refused or verdict.obstacles  # another accelerator is one
         assert all(outcome.risk >= Risk.GUEST_VISIBLE for outcome in refused)

@@ -75,6 +75,17 @@ def cpu(vcpu: int, parts: set[str]) -> DeviceLayout:
     return DeviceLayout("cpu", vcpu, 22, StructLayout("cpu", 22, (), below))
 
 
+VERSIONS = (0x2, 0x10000, 0x10001, 0x10002, 0x10003)
+
+
+def sensible(registers: dict[int, int]) -> dict[int, int]:
+    """The list with a version of PSCI that there is; no host and no guest has another."""
+    psci = parse_register("PSCI_VERSION")
+    if psci not in registers:
+        return registers
+    return registers | {psci: VERSIONS[registers[psci] % len(VERSIONS)]}
+
+
 @st.composite
 def moves(draw: st.DrawFn) -> Move:
     vcpus = draw(st.integers(1, 2))
@@ -86,8 +97,8 @@ def moves(draw: st.DrawFn) -> Move:
     names = draw(st.sets(st.sampled_from(["cpu/fpmr", "cpu/zt0"])))
     content = {name: draw(st.sampled_from([b"\0" * 8, b"\7" * 8])) for name in names}
     return move_of(
-        [{index: draw(values) for index in sorted(came)} for _ in range(vcpus)],
-        Destination(there, accelerator, at_reset),
+        [sensible({index: draw(values) for index in sorted(came)}) for _ in range(vcpus)],
+        Destination(sensible(there), accelerator, at_reset),
         reset=reset,
         source=tuple(cpu(number, names) for number in range(vcpus)),
         destination=(cpu(0, set()),),

@@ -284,8 +284,10 @@ def _registers(numbers: Mapping[str, str], *, ordered: bool = False) -> dict[int
     return read if ordered else dict(sorted(read.items()))
 
 
-def _hex(text: str) -> int:
+def _hex(text: object) -> int:
     """A hexadecimal number. Raises ValueError."""
+    if not isinstance(text, str):
+        raise ValueError(f"{text!r} is no number in text")
     if len(text) > _MOST_DIGITS:
         raise ValueError(f"a number of {len(text)} digits")
     return int(text, 16)
