@@ -43,7 +43,12 @@ def test_a_qemu_gives_what_the_atlas_says_and_is_recorded_once(tmp_path: Path) -
     again = json.loads(file.read_text())
     kept = read_atlas().find(again["name"])
     assert again["made"] == kept.made
-    assert again["fingerprint"] == kept.document
+    # what a fingerprint holds beyond what the atlas kept when it was recorded is not compared
+    for key, value in kept.document.items():
+        if key == "provenance":
+            assert value.items() <= again["fingerprint"][key].items()
+        else:
+            assert again["fingerprint"][key] == value
     assert len(pack(tmp_path)) < 100_000
 
 

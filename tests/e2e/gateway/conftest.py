@@ -348,11 +348,18 @@ class Rig:
             paused=hold,
         )
 
-    def judge(self, name: str, policy: Policy = EMPTY, spec: MachineSpec | None = None) -> Judge:
-        """The judge for a destination: the shipped levels united with `policy`."""
+    def judge(
+        self,
+        name: str,
+        policy: Policy = EMPTY,
+        spec: MachineSpec | None = None,
+        *,
+        builtin: bool = True,
+    ) -> Judge:
+        """The judge for a destination: the shipped levels, if `builtin`, united with `policy`."""
 
         def policy_for(machine: str, accelerator: Accelerator) -> Policy:
-            return aggregate(machine, accelerator, command_line=policy)
+            return aggregate(machine, accelerator, builtin=builtin, command_line=policy)
 
         return Judge(end_of(self.fingerprint(name, spec or self.spec())), policy_for)
 
