@@ -74,8 +74,9 @@ def test_what_vcpus_share_is_decided_once_with_the_same_result(
 def test_counter_is_judged_by_the_timer_of_its_own_vcpu() -> None:
     """The second vCPU uses the physical timer, which the first does not."""
     counter, control = parse_register("CNTPCT_EL0"), parse_register("CNTP_CTL_EL0")
-    idle = {PSCI: 0x10001, counter: 0x1234, control: 0}
-    there = Destination({PSCI: 0x10001, control: 0}, KVM)
+    access = parse_register("CNTKCTL_EL1")
+    idle = {PSCI: 0x10001, access: 0, counter: 0x1234, control: 0}
+    there = Destination({PSCI: 0x10001, access: 0, control: 0}, KVM)
     move = move_of([idle, idle | {control: 1}], there)
     shared = decide_all(move, EMPTY)
     alone = [decide(registers, there, EMPTY) for registers in move.lists]
