@@ -12,7 +12,7 @@ from armferry.lab.host import HostSpec, LabHost
 from armferry.lab.kernels import KernelStore
 from armferry.lab.releases import release_named
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.full]
 
 IN_HOST = Path(__file__).with_name("in_host_wrapped.py")
 PSCI, BITMAP_2 = 0x6030000000140000, 0x6030000000160003
