@@ -25,7 +25,7 @@ def fingerprint(
 
     With a `machine` type a QEMU is started paused and asked: `accelerator` is `kvm` or `tcg`,
     `memory` in MiB, `time_limit` in seconds, `qemu` a program (default: the one on PATH). Without
-    one, this host's kernel alone is asked at /dev/kvm, on aarch64. Raises ArmferryError.
+    one, this host's own list is read from /dev/kvm, on aarch64. Raises ArmferryError.
     """
     if not machine:
         return fingerprint_of_kvm(ask(nested=False))

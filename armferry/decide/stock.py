@@ -397,7 +397,7 @@ class _Load:
 
     def _does_not_stay(self, index: int, value: int | None, destination: Destination) -> bool:
         """Whether TCG reads back another value than the one that is written."""
-        if value is None:  # nobody knows what is written
+        if value is None:  # what is written is unknown
             return never_changes(index, destination)
         return bool(not_kept(index, value, destination))
 

@@ -1,6 +1,6 @@
 """A move: a source, a destination, and what is known of the source's reset values.
 
-Made in one way only, `Move.between`, whoever asks: a command, the gateway, the hook, the lab.
+Made in one way only, `Move.between`, for every caller: a command, the gateway, the hook, the lab.
 """
 
 from collections.abc import Mapping
@@ -46,7 +46,7 @@ class Move:
 
     @cached_property
     def lists(self) -> tuple[Mapping[int, int], ...]:
-        """The register list of each vCPU as it comes."""
+        """The register list of each vCPU of the source."""
         return self.source.cpus
 
     @cached_property
