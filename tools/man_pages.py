@@ -29,7 +29,7 @@ what the lab installed (ARMFERRY_CACHE names another folder)
 """
 _CODES = """\
 .SH EXIT STATUS
-0 works; 1 works with armferry (a stated policy); 2 will not work; 3 bad usage or input; 4 broken
+0 works; 1 works with armferry; 2 will not work; 3 bad usage or input; 4 broken
 environment; 5 an error that armferry did not expect.
 """
 

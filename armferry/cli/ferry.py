@@ -20,13 +20,13 @@ from armferry.cli.judgement import (
     command,
     document,
     judge_move,
-    show,
 )
-from armferry.cli.options import add_json
+from armferry.cli.options import add_json, add_loudness
 from armferry.cli.overwriting import refuse_overwriting
 from armferry.cli.progress import bytes_bar
 from armferry.cli.snapshot_option import with_snapshot
 from armferry.cli.trace import add_trace
+from armferry.cli.verdict_text import show, show_answer
 from armferry.decide import Answer
 from armferry.errors import ArmferryError
 from armferry.ferry.copy import Mark, copy_with_tail, send_with_tail, written_beside
@@ -91,6 +91,7 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
         "--finish", action="store_true", help="complete an interrupted --in-place of IN"
     )
     add_judgement(parser, destination_required=False)
+    add_loudness(parser)
     add_trace(parser)
     add_json(parser)
     parser.set_defaults(func=run, usage_error=parser.error)
@@ -291,8 +292,11 @@ def _report(arguments: argparse.Namespace, judgement: Report) -> int:
             )
     elif arguments.json:
         print(json.dumps({**document(judgement), "written": written}, indent=1))
+    elif arguments.quiet:
+        show_answer(judgement.verdict)
     else:
-        show(judgement)
+        show(judgement, verbose=arguments.verbose)
+        render.line()
         if written is None:
             render.line("nothing was written")
             render.next_step(command("check", arguments))

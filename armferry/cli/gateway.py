@@ -277,14 +277,22 @@ def _show(outcome: TransferReport, as_json: bool) -> None:
         sys.stdout.write(json.dumps(outcome.document()) + "\n")
         sys.stdout.flush()
         return
-    what = f"move {outcome.number} ({outcome.mode}, {outcome.channels} channels)"
+    channels = f"{outcome.channels} channel{'' if outcome.channels == 1 else 's'}"
+    what = f"move {outcome.number} ({outcome.mode}, {channels})"
     size = f"{outcome.bytes_forward / 1e6:.1f} MB in {outcome.seconds:.1f} s"
     if outcome.moved:
-        changed = ", ".join(f"{count} {group}" for group, count in sorted(outcome.classes.items()))
+        changed = ", ".join(f"{count} {fate}" for fate, count in sorted(outcome.fates.items()))
         words = {Ending.COMPLETED: "completed", Ending.DELIVERED: "passed on, not acknowledged"}
         render.line(f"{what}: {words[outcome.ending]}; {size}; {changed or 'nothing changed'}")
     else:
-        render.line(f"{what}: {outcome.ending}: {outcome.reason}", "bad")
-        if outcome.before_state:
+        reason = outcome.reason.removeprefix("the move is refused: ")
+        render.line(f"{what}: {outcome.ending}: {reason}", "bad")
+        if outcome.source_stopped:
+            render.line(
+                "the destination never had the guest's state. The source holds it, but without "
+                "return-path its QEMU believes that the move is complete and has stopped it: "
+                '`cont` there (QMP: {"execute": "cont"}) runs it on'
+            )
+        elif outcome.before_state:
             render.line("the destination never had the guest's state: the source runs on")
     sys.stdout.flush()

@@ -2,13 +2,13 @@
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from armferry.cli import render
 from armferry.cli.options import add_json
 from armferry.cli.qemu_program import QEMU_HELP, qemu_program
-from armferry.cli.render import Cell, Table
 from armferry.errors import EnvironmentFault
 from armferry.hosts.libvirt.hook import STATE_FOLDER
 from armferry.hosts.libvirt.host_check import Grade, HostFinding, check_host
@@ -21,6 +21,7 @@ __all__ = ["add_parsers"]
 
 SCHEMA_VERSION = 1
 
+_MARKS = {Grade.GOOD: "PASS", Grade.WARNING: "WARN", Grade.MISSING: "FAIL"}
 _ROLES = {Grade.GOOD: "good", Grade.WARNING: "warn", Grade.MISSING: "bad"}
 
 
@@ -68,22 +69,31 @@ def run_check(arguments: argparse.Namespace) -> int:
         document = {"schema": SCHEMA_VERSION, "findings": [_finding(one) for one in findings]}
         print(json.dumps(document, indent=1))
     else:
-        render.table(
-            Table(
-                ("what", "state", "found", "hint"),
-                [
-                    (
-                        Cell(one.what),
-                        Cell(one.grade.value, _ROLES[one.grade]),
-                        Cell(one.found),
-                        Cell(one.hint),
-                    )
-                    for one in findings
-                ],
-            )
-        )
+        _show_findings(findings)
     missing = any(one.grade is Grade.MISSING for one in findings)
     return EnvironmentFault.exit_code if missing else 0
+
+
+def _show_findings(findings: Sequence[HostFinding]) -> None:
+    """One line each, as virt-host-validate does, then what that means and what to type next."""
+    width = max(len(one.what) for one in findings)
+    for one in findings:
+        hang = len(_MARKS[one.grade]) + width + 4
+        marked = f"{_MARKS[one.grade]}  {one.what:<{width}}  {one.found}"
+        render.prose(marked, _ROLES[one.grade], indent=0, hang=hang)
+        if one.hint:
+            render.prose(f"-> {one.hint}", indent=hang, hang=3)
+    render.line()
+    missing = [one.what for one in findings if one.grade is Grade.MISSING]
+    if missing:
+        render.prose(f"No guest can move here yet; missing: {', '.join(missing)}.", "bad", indent=0)
+    elif any(one.grade is Grade.WARNING for one in findings):
+        render.prose("Guests can move here; see what WARN says.", "warn", indent=0)
+    else:
+        render.prose("Guests can move here.", "good", indent=0)
+    hint = next((one.hint for one in findings if one.hint.startswith("armferry ")), "")
+    if hint:
+        render.next_step(hint.partition(",")[0])
 
 
 def _finding(one: HostFinding) -> dict[str, str]:

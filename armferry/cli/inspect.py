@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
 from armferry.cli import render, words
@@ -15,7 +16,7 @@ from armferry.errors import ArmferryError
 from armferry.hosts.files.locked import FileWindow
 from armferry.hosts.files.saved_file import named_state, opened_image
 from armferry.hosts.fingerprints.subject import STANDARD_INPUT, Subject, naming, open_subject
-from armferry.registers import decode_fields, describe
+from armferry.registers import Kind, decode_fields, describe, kind, parse_register
 from armferry.stream import SavedState
 
 __all__ = ["add_parsers"]
@@ -39,6 +40,16 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
         metavar="N",
         help="show the registers of this vCPU (default: 0); --json has all",
     )
+    parser.add_argument(
+        "--registers", action="store_true", help="list every register with its fields"
+    )
+    parser.add_argument(
+        "--register",
+        metavar="NAME|KIND",
+        action="append",
+        default=[],
+        help="list this register, or those of this kind; may be given again",
+    )
     add_json(parser)
     parser.set_defaults(func=run)
 
@@ -55,8 +66,29 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(_document(subject), indent=1))
     else:
-        _show(subject, arguments.cpu)
+        _show(subject, arguments.cpu, _wanted(arguments, subject))
     return 0
+
+
+def _wanted(arguments: argparse.Namespace, subject: Subject) -> Mapping[int, int] | None:
+    """The registers to list of the vCPU that is meant, None for a summary of them."""
+    registers: Mapping[int, int] = subject.lists[arguments.cpu]
+    if arguments.registers:
+        return registers
+    if not arguments.register:
+        return None
+    kinds = {kind.value: kind for kind in Kind}
+    wanted: dict[int, int] = {}
+    for text in arguments.register:
+        if text in kinds:
+            found = [one for one in registers if kind(one) is kinds[text]]
+        else:
+            index = parse_register(text, subject.accelerator)
+            found = [index] if index in registers else []
+        if not found:
+            raise ArmferryError(f"{subject.text}: vCPU {arguments.cpu} has no register {text}")
+        wanted |= {index: registers[index] for index in found}
+    return wanted
 
 
 def _listed(text: str, *, as_json: bool) -> bool:
@@ -72,7 +104,7 @@ def _listed(text: str, *, as_json: bool) -> bool:
     return True
 
 
-def _show(subject: Subject, vcpu: int) -> None:
+def _show(subject: Subject, vcpu: int, wanted: Mapping[int, int] | None) -> None:
     saved = subject.saved
     render.facts(
         [
@@ -101,8 +133,39 @@ def _show(subject: Subject, vcpu: int) -> None:
                 ],
             )
         )
-    registers = subject.lists[vcpu]
-    render.heading(f"vCPU {vcpu}: {len(registers)} registers")
+    if wanted is None:
+        _summarize(subject)
+    else:
+        _list(subject, vcpu, wanted)
+    render.next_step(f"armferry check {shlex.quote(subject.text)} --to DEST")
+
+
+def _summarize(subject: Subject) -> None:
+    """How many registers of each kind there are."""
+    counts = [len(registers) for registers in subject.lists]
+    alike = len(set(counts)) == 1
+    where = f"on each of {len(counts)} vCPUs" if len(counts) > 1 else "on 1 vCPU"
+    many = str(counts[0]) if alike else " ".join(map(str, counts))
+    render.heading(f"{many} registers {where}")
+    kinds: dict[str, list[str]] = {}
+    for index in subject.lists[0]:
+        register = describe(index, subject.accelerator)
+        kinds.setdefault(str(register.kind), []).append(register.name)
+    render.table(
+        Table(
+            ("kind", "registers", "such as"),
+            [
+                (Cell(name), Cell(f"{len(names):>9}"), Cell(", ".join(names[:3]), "faint"))
+                for name, names in sorted(kinds.items(), key=lambda one: -len(one[1]))
+            ],
+        )
+    )
+    render.prose("--registers lists them, --register NAME or --register KIND some", indent=0)
+
+
+def _list(subject: Subject, vcpu: int, registers: Mapping[int, int]) -> None:
+    several = "" if len(registers) == 1 else "s"
+    render.heading(f"vCPU {vcpu}: {len(registers)} register{several}")
     render.table(
         Table(
             ("register", "index", "kind", "value", "fields"),
@@ -116,9 +179,9 @@ def _show(subject: Subject, vcpu: int) -> None:
                 )
                 for index, number in registers.items()
             ],
+            unnamed=("index", "kind"),
         )
     )
-    render.next_step(f"armferry check {shlex.quote(subject.text)} --to DEST")
 
 
 def _around(subject: Subject) -> str:

@@ -1,6 +1,6 @@
 """The program `armferry`: one command run, and how every error ends.
 
-Exit codes: 0 works, 1 works only with a stated policy, 2 will not work, 3 bad usage or input,
+Exit codes: 0 works, 1 works with armferry, 2 will not work, 3 bad usage or input,
 4 broken environment, 5 an error that armferry did not expect. An error is one line on standard
 error; a traceback comes with --debug only.
 """

@@ -16,11 +16,19 @@ from armferry.cli.options import add_json, add_policy, policy_of
 from armferry.cli.qemu_program import qemu_program
 from armferry.ends import End
 from armferry.errors import ArmferryError
-from armferry.gateway import Address, AddressError, Dialer, Judge, Listener, parse_address
+from armferry.gateway import (
+    Address,
+    AddressError,
+    Dialer,
+    Judge,
+    Listener,
+    TransferReport,
+    parse_address,
+)
 from armferry.gateway.address import TcpAddress, UnixAddress
 from armferry.gateway.migrate import Migration, MigrationProgress, Options
 from armferry.hosts.fingerprints.as_end import end_of
-from armferry.hosts.fingerprints.probe import ProbeError
+from armferry.hosts.fingerprints.probe import ProbeError, qemu_version
 from armferry.hosts.fingerprints.probe_like import fingerprint_like
 from armferry.hosts.fingerprints.subject import open_subject
 from armferry.hosts.qmp.client import CommandRefused, Monitor
@@ -55,7 +63,7 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
         "--qemu",
         metavar="QEMU",
         help="the destination's QEMU, to be probed on this host: a program, or a release of "
-        "`armferry lab qemu list`",
+        "`armferry lab qemu list` (default: the one that runs, else QEMU on PATH)",
     )
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
@@ -155,14 +163,18 @@ def run(arguments: argparse.Namespace) -> int:
                 print(json.dumps(migration.report.document()), flush=True)
         display.clear()
         if not arguments.json:
-            waits = ", where it waits for `cont`" if migration.waits else ""
-            render.line(
-                f"the guest is on {destination.address}{waits}: "
-                f"{report.bytes_forward / 1e6:.1f} MB in "
-                f"{report.seconds:.1f} s, {report.mode}; "
-                f"{sum(report.classes.values())} registers were not simply matched"
-            )
+            render.line(_ending(migration, report, destination.address))
     return 0
+
+
+def _ending(migration: Migration, report: TransferReport, address: str) -> str:
+    place = f"waits on {address} for `cont`" if migration.waits else f"runs on {address}"
+    took = f"{report.bytes_forward / 1e6:.1f} MB in {report.seconds:.1f} s"
+    still = "" if migration.downtime is None else f", downtime {migration.downtime} ms"
+    count = sum(report.fates.values())
+    differences = f"{count} register difference{'' if count == 1 else 's'}"
+    risk = "" if report.judgement is None else f", risk {report.judgement.verdict.risk}"
+    return f"the guest {place}: {took}{still} ({report.mode}); {differences}{risk}"
 
 
 class _Cancelled(ArmferryError):
@@ -205,11 +217,24 @@ def _destination(arguments: argparse.Namespace, monitor: Monitor) -> End:
 
 def _probed(name: str | None, monitor: Monitor, option: str) -> End:
     """The end of the QEMU at `monitor`, from one that is started like it."""
-    program = qemu_program(name)
+    program = _same_program(monitor) if name is None else None
+    program = program or qemu_program(name)
     try:
         return end_of(fingerprint_like(program, running_machine(monitor.execute, CommandRefused)))
     except ProbeError as error:
         raise ProbeError(f"{option}: {error} (running at {monitor.address})") from error
+
+
+def _same_program(monitor: Monitor) -> Path | None:
+    """The running QEMU's own program, where it is one of this host that can be started again."""
+    program = monitor.program
+    if program is None or not program.name.startswith("qemu-system"):
+        return None  # whoever made its socket, or what loaded it
+    try:
+        qemu_version(program)
+    except ProbeError:
+        return None
+    return program
 
 
 def _policy_for(arguments: argparse.Namespace) -> Any:
@@ -250,7 +275,8 @@ class _Display(contextlib.AbstractContextManager["_Display"]):
         text = (
             f"{progress.status}: {progress.transferred / 1e6:.0f} MB sent, "
             f"{progress.remaining / 1e6:.0f} MB left, {progress.rate / 1e6:.0f} MB/s, "
-            f"{progress.dirty_rate} dirty pages/s, downtime {progress.expected_downtime} ms"
+            f"{progress.dirty_rate} dirty pages/s, "
+            f"expected downtime {progress.expected_downtime} ms"
         )
         print(f"\r\033[K{printable(text)}", end="", file=sys.stderr, flush=True)
         self._shown = True

@@ -14,13 +14,27 @@ from armferry.policy import (
 )
 from armferry.registers import Accelerator
 
-__all__ = ["add_json", "add_policy", "policy_of", "policy_warnings", "policy_words"]
+__all__ = ["add_json", "add_loudness", "add_policy", "policy_of", "policy_warnings", "policy_words"]
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     """`--json`."""
     parser.add_argument(
         "--json", action="store_true", help="print a JSON document instead of text for people"
+    )
+
+
+def add_loudness(parser: argparse.ArgumentParser) -> None:
+    """`-q` and `-v`."""
+    loudness = parser.add_mutually_exclusive_group()
+    loudness.add_argument(
+        "-q", "--quiet", action="store_true", help="print the verdict's line and nothing else"
+    )
+    loudness.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="list every register, those too that one cause explains",
     )
 
 

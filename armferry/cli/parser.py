@@ -59,7 +59,7 @@ _EPILOG = """\
 SOURCE and DEST are a stream file, a libvirt save image, a fingerprint, - for standard input, kvm:
 for this host's own KVM, or atlas:KERNEL/CPU, an entry of the atlas (atlas:6.12/neoverse-n1).
 
-Exit codes: 0 works, 1 works with armferry (a stated policy), 2 will not work, 3 bad usage or input,
+Exit codes: 0 works, 1 works with armferry, 2 will not work, 3 bad usage or input,
 4 broken environment, 5 an error that armferry did not expect (please report it)."""
 
 

@@ -23,6 +23,7 @@ from armferry.decide import (
     plan_compat,
     plan_globals,
     plan_prose,
+    plan_starts,
     verdict_document,
 )
 from armferry.ends import End, Move
@@ -117,12 +118,15 @@ def _document(plan: Plan, source: str, destination: str) -> dict[str, Any]:
 
 
 def _show(plan: Plan, source: str, destination: str) -> None:
-    render.line(plan_prose(plan, source, destination))
+    for line in plan_prose(plan, source, destination).splitlines():
+        indent = len(line) - len(line.lstrip())
+        render.prose(line.lstrip(), indent=indent, hang=2)
     if not plan.works or not plan.entries:
         return
-    render.heading("For QEMU's command line")
-    for line in plan_globals(plan):
-        render.line(line)
+    for place, lines in plan_starts(plan).items():
+        render.heading(f"armferry-qemu on {place} (stock QEMU may lack the property)")
+        for line in lines:
+            render.line(line)
     if compat := plan_compat(plan):
         render.heading("For a machine type's compat properties")
         render.line(compat)

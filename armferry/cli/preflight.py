@@ -72,7 +72,9 @@ def show(answer: Preflight) -> None:
     if rows:
         render.line("does not take as they come:")
         render.table(
-            Table(("register", "index", "vCPU", "error", "comes", "has", "why or fields"), rows)
+            Table(
+                ("register", "index", "vCPU", "error", "value", "host has", "why or fields"), rows
+            )
         )
     else:
         render.line("takes every register unchanged", "good")
@@ -83,7 +85,7 @@ def show(answer: Preflight) -> None:
     ]
     if changes:
         render.line("takes and does not keep:")
-        render.table(Table(("register", "index", "vCPU", "comes", "then reads", "fields"), changes))
+        render.table(Table(("register", "index", "vCPU", "value", "then reads", "fields"), changes))
 
 
 def document(answer: Preflight) -> dict[str, Any]:
@@ -137,7 +139,7 @@ def _row(vcpu: int, refusal: Refusal) -> tuple[Cell, ...]:
 
 def _change_row(vcpu: int, change: NotKept) -> tuple[Cell, ...]:
     return (
-        Cell(_name(change), "warning"),
+        Cell(_name(change), "warn"),
         Cell(f"{change.index:#018x}", "faint"),
         Cell(str(vcpu)),
         Cell(words.value(change.incoming)),

@@ -7,7 +7,7 @@ aligned text that greps well. On a host without rich the terminal gets the plain
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -16,7 +16,18 @@ from armferry.printable import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Cell", "Table", "facts", "heading", "line", "next_step", "next_steps", "prose", "table"]
+__all__ = [
+    "Cell",
+    "Table",
+    "facts",
+    "heading",
+    "line",
+    "next_step",
+    "next_steps",
+    "prose",
+    "table",
+    "wrapped",
+]
 
 _COLUMN_GAP = "  "
 _NARROWEST_PROSE = 24
@@ -37,11 +48,12 @@ class Table:
     """Rows under headings; the last column is prose, which a terminal may wrap.
 
     No other is ever wrapped, so that an index can be copied: a terminal that is too narrow gets
-    each row as a paragraph.
+    each row as a paragraph, where values of the columns in `unnamed` stand without their heading.
     """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
+    unnamed: Collection[str] = ()
 
 
 _STYLES = {"good": "green", "warn": "yellow", "bad": "bold red", "faint": "dim", "head": "bold"}
@@ -58,16 +70,31 @@ def line(text: str = "", role: str = "") -> None:
         print(text)
 
 
-def prose(text: str, role: str = "", indent: int = 2) -> None:
-    """A sentence or more, indented; a terminal wraps it between words, anything else does not."""
+def prose(text: str, role: str = "", indent: int = 2, hang: int = 0) -> None:
+    """A sentence or more, indented; a terminal wraps it between words, anything else does not.
+
+    What is wrapped is indented by `hang` columns more.
+    """
     text = printable(text)
     if not _rich():
         print(" " * indent + text)
         return
-    from rich.padding import Padding
-    from rich.text import Text
+    for part in wrapped(text, _console().width, indent, hang):
+        line(part, role)
 
-    _console().print(Padding(Text(text, style=_STYLES.get(role, "")), (0, 0, 0, indent)))
+
+def wrapped(text: str, width: int, indent: int = 0, hang: int = 0) -> Sequence[str]:
+    """`text` in lines of at most `width` columns, cut between words only."""
+    import textwrap
+
+    return textwrap.wrap(
+        text,
+        max(width, indent + hang + _NARROWEST_PROSE),
+        initial_indent=" " * indent,
+        subsequent_indent=" " * (indent + hang),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def heading(text: str) -> None:
@@ -81,7 +108,7 @@ def facts(pairs: Sequence[tuple[str, str]]) -> None:
     shown = [(name, value) for name, value in pairs if value]
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
-        line(f"{name:<{width}}  {value}")
+        prose(f"{name:<{width}}  {value}", indent=0, hang=width + len(_COLUMN_GAP))
 
 
 def table(content: Table) -> None:
@@ -151,17 +178,17 @@ def _wide_table(content: Table) -> None:
 
 def _paragraphs(content: Table) -> None:
     """Each row as a paragraph: what it is about, what else is known, the prose."""
-    from rich.padding import Padding
     from rich.text import Text
 
     console = _console()
     for row in content.rows:
-        first, *middle, prose = (Text(c.text, style=_STYLES.get(c.role, "")) for c in row)
+        first, *middle = (Text(c.text, style=_STYLES.get(c.role, "")) for c in row[:-1])
         lines = [first]
         for name, value in zip(content.columns[1:-1], middle, strict=True):
             if not value.plain:
                 continue
-            known = Text.assemble((f"{name} ", "dim"), value)
+            title = "" if name in content.unnamed else f"{name} "
+            known = Text.assemble((title, "dim"), value)
             longer = Text.assemble(lines[-1], _COLUMN_GAP, known)
             if longer.cell_len <= console.width:
                 lines[-1] = longer
@@ -169,8 +196,7 @@ def _paragraphs(content: Table) -> None:
                 lines.append(Text.assemble(_COLUMN_GAP, known))
         for shown in lines:
             console.print(shown, soft_wrap=True)
-        if prose.plain:
-            console.print(Padding(prose, (0, 0, 0, len(_COLUMN_GAP)), expand=False))
+        prose(row[-1].text, row[-1].role)
 
 
 def _rich() -> bool:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["end", "fields", "guest", "image", "risk_role", "source_of", "value", "vcpus"]
 
+_AS_GOOD_AS_WHOLE = 32  # bits of a field
+
 _ROLES = {
     "none": "good",
     "lossless": "good",
@@ -29,12 +31,17 @@ def value(number: int | None) -> str:
 
 
 def fields(index: int, number: int) -> str:
-    """The fields of a value that are not zero, or what a firmware register's value says."""
+    """The fields of a value that are not zero, or what a firmware register's value says.
+
+    A field that is as good as the whole register, an address, is left out.
+    """
     words = explain_value(index, number)
     if words:
         return words
     return " ".join(
-        f"{field.name}={amount}" for field, amount in decode_fields(index, number) if amount
+        f"{field.name}={amount if amount < 10 else hex(amount)}"
+        for field, amount in decode_fields(index, number)
+        if amount and field.width < _AS_GOOD_AS_WHOLE
     )
 
 

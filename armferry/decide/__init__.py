@@ -10,7 +10,7 @@ from armferry.decide.model import (
     RegisterOutcome,
 )
 from armferry.decide.plan import Plan, PlanEntry, make_plan
-from armferry.decide.plan_text import plan_compat, plan_globals, plan_prose, plan_toml
+from armferry.decide.plan_text import plan_compat, plan_globals, plan_prose, plan_starts, plan_toml
 from armferry.decide.report import trace_line, verdict_document
 from armferry.decide.risk_level import Risk
 from armferry.decide.stock import MessageClass, StockVerdict, stock_verdict
@@ -43,6 +43,7 @@ __all__ = [
     "plan_compat",
     "plan_globals",
     "plan_prose",
+    "plan_starts",
     "plan_toml",
     "stock_verdict",
     "trace_line",

@@ -60,6 +60,21 @@ class RegisterOutcome:
         return self.register_class.refused
 
     @property
+    def fate(self) -> str:
+        """What becomes of it, as a person reads it: `only in source: dropped`."""
+        match self.register_class:
+            case RegisterClass.TOLERATED_ONLY_INCOMING:
+                return "only in source: dropped"
+            case RegisterClass.ONLY_INCOMING:
+                return "only in source: refused"
+            case RegisterClass.TOLERATED_ONLY_DESTINATION | RegisterClass.ONLY_DESTINATION:
+                return f"only on destination: {'kept' if self.outgoing is None else 'sent'}"
+            case RegisterClass.VALUE_TOLERATED:
+                return "value rewritten"
+            case other:
+                return other.value
+
+    @property
     def why(self) -> str:
         """The cause in words, empty where it is simply matched."""
         return why(self.index, self.name, self.cause)

@@ -4,12 +4,14 @@ The policy file says all of a plan. QEMU's properties know lists of registers on
 look at a value are named beside them as what they cannot say.
 """
 
+from collections.abc import Mapping
+
 from armferry.decide.plan import Plan, PlanEntry
 from armferry.decide.verdict import Answer
 from armferry.policy import Properties, PsciVersion, format_global, format_list, to_toml
 from armferry.policy.properties import PSCI_VERSIONS
 
-__all__ = ["plan_compat", "plan_globals", "plan_prose", "plan_toml"]
+__all__ = ["plan_compat", "plan_globals", "plan_prose", "plan_starts", "plan_toml"]
 
 _PSCI = 0x6030_0000_0014_0000
 _VALUES = ("take destination's", "field <= destination", "cap at destination")
@@ -25,6 +27,16 @@ def plan_globals(plan: Plan) -> tuple[str, ...]:
     properties = Properties(safe_missing=_dropped(plan), psci=_psci(plan))
     lines = [f"-global {text}" for text in format_global(properties)]
     return (*lines, *(f"# no property can say: {_entry(entry)}" for entry in _unsaid(plan)))
+
+
+def plan_starts(plan: Plan) -> Mapping[str, tuple[str, ...]]:
+    """The same lines, under where they belong: which QEMU is to be started with them."""
+    pinned: list[str] = []
+    elsewhere: list[str] = []
+    for text in plan_globals(plan):
+        (pinned if "kvm-psci-version" in text else elsewhere).append(text)
+    places = {"the destination": elsewhere, "the source, from the guest's start": pinned}
+    return {place: tuple(texts) for place, texts in places.items() if texts}
 
 
 def plan_compat(plan: Plan) -> str:
@@ -44,15 +56,15 @@ def plan_prose(plan: Plan, source: str, destination: str) -> str:
         return f"{source} moves to {destination} as it is."
     if not plan.entries:
         return (
-            f"{source} moves to {destination} once armferry has rewritten it; no further policy is "
-            f"needed, risk {plan.verdict.risk}{_broken(plan)}."
+            f"{source} moves to {destination} with armferry, and nothing more need be allowed, "
+            f"risk {plan.verdict.risk}{_broken(plan)}."
         )
     count = len(plan.entries)
-    what = "One entry is" if count == 1 else f"{count} entries are"
-    listed = "\n".join(f"- {_entry(entry)}: {entry.reason}" for entry in plan.entries)
+    what = "one permission" if count == 1 else f"{count} permissions"
+    listed = "\n".join(f"  {_entry(entry)}\n    {entry.reason}" for entry in plan.entries)
     return (
-        f"{source} does not move to {destination} as things are. {what} needed, after which it "
-        f"does, risk {plan.verdict.risk}{_broken(plan)}:\n{listed}"
+        f"{source} needs {what} to move to {destination}, risk {plan.verdict.risk}{_broken(plan)}:"
+        f"\n{listed}"
     )
 
 

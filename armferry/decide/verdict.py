@@ -29,6 +29,11 @@ class Answer(enum.StrEnum):
     WORKS_WITH_POLICY = "works-with-policy"
     FAILS = "fails"
 
+    @property
+    def words(self) -> str:
+        """The same as a person reads it."""
+        return "works with armferry" if self is Answer.WORKS_WITH_POLICY else self.value
+
 
 @dataclass(frozen=True, slots=True)
 class TraceEvent:
@@ -41,7 +46,7 @@ class TraceEvent:
         outcome = self.outcome
         return (
             f"vcpu {self.vcpu} {outcome.name} {outcome.index:#018x} "
-            f"{outcome.register_class.value}: source {_hex(outcome.source)} "
+            f"{outcome.fate}: source {_hex(outcome.source)} "
             f"destination {_hex(outcome.destination)} sent {_hex(outcome.outgoing)}"
             f" risk {outcome.risk}: {outcome.why}"
         )

@@ -143,6 +143,8 @@ class Migration:
         )
         self.report: TransferReport | None = None
         """What the gateway has to say, once it has; also of a move that failed."""
+        self.downtime: int | None = None
+        """Milliseconds that the guest stood still, as the source counts them."""
         self.waits = False
         """Whether the guest has arrived and waits for somebody to say `cont`."""
 
@@ -240,6 +242,7 @@ class Migration:
             self.report = carrying.finish()
             if self.report is None or not self.report.moved:
                 self._leave_clean()
+        self.downtime = state.get("downtime")
         return str(state.get("status", "none")), str(state.get("error-desc", ""))
 
     def _follow(self, show: Callable[[MigrationProgress], None]) -> Mapping[str, Any]:

@@ -46,7 +46,8 @@ class TransferReport:
     `mode` is `precopy`, `postcopy` or `recovery`. `held_seconds` passed from the first byte of
     device state to the last one sent, `decision_seconds` of them from the last byte that came to
     the first that could be sent.
-    `before_state` says that the destination never got a byte of device state.
+    `before_state` says that the destination never got a byte of device state, `return_path` that
+    the source waits for the destination's last word.
     """
 
     number: int
@@ -64,12 +65,26 @@ class TransferReport:
     decision_seconds: float
     seconds: float
     before_state: bool
+    return_path: bool
     judgement: Judgement | None
 
     @property
     def moved(self) -> bool:
         """Whether the destination has everything."""
         return self.ending in (Ending.COMPLETED, Ending.DELIVERED)
+
+    @property
+    def source_stopped(self) -> bool:
+        """Whether the source sent all it had, was refused, and believes that the move is done."""
+        return self.before_state and not self.return_path and self.judgement is not None
+
+    @property
+    def fates(self) -> Counter[str]:
+        """The same as `classes` in a person's words, each register once for all of its vCPUs."""
+        if self.judgement is None:
+            return Counter()
+        seen = {(one.outcome.index, one.outcome.fate) for one in self.judgement.verdict.events}
+        return Counter(fate for _, fate in seen)
 
     @property
     def classes(self) -> Counter[str]:
@@ -98,5 +113,6 @@ class TransferReport:
             "decision_seconds": round(self.decision_seconds, 6),
             "seconds": round(self.seconds, 6),
             "destination_got_state": not self.before_state,
+            "return_path": self.return_path,
             "verdict": None if self.judgement is None else verdict_document(self.judgement.verdict),
         }

@@ -455,6 +455,7 @@ class Transfer:
             decision_seconds=self._decision_seconds,
             seconds=time.monotonic() - self._began,
             before_state=session is not None and not self._state_sent,
+            return_path=session is not None and session.return_path,
             judgement=judgement and replace(judgement, sections=(), cpus=()),
         )
 

@@ -37,7 +37,7 @@ def test_help_of(command: str) -> None:
 
 def test_list_of_commands_says_what_exit_codes_mean() -> None:
     said = " ".join(make_parser(None).format_help().split())
-    assert "0 works, 1 works with armferry (a stated policy), 2 will not work, 3 bad usage" in said
+    assert "0 works, 1 works with armferry, 2 will not work, 3 bad usage" in said
     assert all(f" {name} {text}" in said for name, text in COMMANDS.items())
 
 

@@ -17,8 +17,8 @@ ENTRY = (
     'reason = "the destination does not know it; the guest never ran (risk lossless)"\n'
 )
 PROSE = (
-    "- ID_AA64ISAR0_EL1 (0x603000000013c030): only-source-if-reset 0x11120: the destination does "
-    "not know it; the guest never ran (risk lossless)"
+    "  ID_AA64ISAR0_EL1 (0x603000000013c030): only-source-if-reset 0x11120\n"
+    "    the destination does not know it; the guest never ran (risk lossless)"
 )
 
 
@@ -37,9 +37,8 @@ def test_for_a_person(guests: tuple[str, str], capsys: pytest.CaptureFixture[str
     old, new = guests
     assert main(["plan", old, "--to", new]) == 1
     assert capsys.readouterr().out == (
-        f"{old} does not move to {new} as things are. One entry is needed, after which it does, "
-        f"risk lossless:\n{PROSE}\n\n"
-        "For QEMU's command line\n"
+        f"{old} needs one permission to move to {new}, risk lossless:\n{PROSE}\n\n"
+        "armferry-qemu on the destination (stock QEMU may lack the property)\n"
         "-global arm-cpu.x-mig-safe-missing-regs=0x603000000013c030\n\n"
         "For a machine type's compat properties\n"
         '{ "arm-cpu", "x-mig-safe-missing-regs",\n  "0x603000000013c030" },\n\n'
@@ -70,8 +69,7 @@ def test_both_ways(guests: tuple[str, str], capsys: pytest.CaptureFixture[str]) 
     assert main(["plan", old, "--to", new, "--both-ways"]) == 1
     out = capsys.readouterr().out
     assert (
-        f"{new} moves to {old} once armferry has rewritten it; no further policy is needed, risk "
-        "lossless.\n"
+        f"{new} moves to {old} with armferry, and nothing more need be allowed, risk lossless.\n"
     ) in out
 
 

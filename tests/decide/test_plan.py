@@ -137,7 +137,7 @@ def test_nothing_is_planned_where_the_policy_suffices() -> None:
     plan = make_plan(move({TCR2: 0, TPIDR: 7}, {TPIDR: 0}), known)
     assert plan.entries == ()
     assert plan_prose(plan, "A", "B") == (
-        "A moves to B once armferry has rewritten it; no further policy is needed, risk lossless."
+        "A moves to B with armferry, and nothing more need be allowed, risk lossless."
     )
 
 

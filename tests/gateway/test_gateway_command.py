@@ -58,10 +58,12 @@ def test_refusal_is_told_and_returned(hosts: Path) -> None:
     done = through(hosts, "--to", f"{hosts}/new")
     assert done.returncode == 2
     assert done.stdout == (
-        "move 1 (precopy, 1 channels): refused: the move is refused: ID_AA64ISAR0_EL1: the "
+        "move 1 (precopy, 1 channel): refused: ID_AA64ISAR0_EL1: the "
         "destination does not know it and no rule allows dropping it; the guest never ran "
         "(vCPU 0)\n"
-        "the destination never had the guest's state: the source runs on\n"
+        "the destination never had the guest's state. The source holds it, but without return-path "
+        "its QEMU believes that the move is complete and has stopped it: `cont` there (QMP: "
+        '{"execute": "cont"}) runs it on\n'
     )
 
 

@@ -59,6 +59,7 @@ def test_outcomes_are_counted(
                 decision_seconds=0.003,
                 seconds=2.0,
                 before_state=False,
+                return_path=True,
                 judgement=judgement,
             )
         )

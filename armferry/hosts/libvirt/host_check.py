@@ -176,7 +176,7 @@ def _fingerprints(state: Path) -> Iterator[HostFinding]:
         return
     if not os.access(state, os.W_OK):
         yield HostFinding(
-            "fingerprints", Grade.WARNING, f"{state} is not yours to write", "be root"
+            "fingerprints", Grade.WARNING, f"{state} is root's to write", "run as root to refresh"
         )
     own = stored(state)
     stale = sum(not one.fresh for one in own)

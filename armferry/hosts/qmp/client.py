@@ -6,13 +6,16 @@ is interrupted (Ctrl-C) while it waits can go on with another command.
 """
 
 import contextlib
+import os
 import queue
 import re
 import socket
+import struct
 import threading
 import time
 from collections.abc import Mapping
 from json import dumps
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,6 +28,7 @@ UNLIMITED = 8 << 30
 """Bytes per second for a migration; QEMU's own limit would make a 64 MB guest take a second."""
 _PORT = re.compile(r"[0-9]{1,5}")
 _CHUNK = 64 << 10
+_PEER = struct.Struct("3i")  # process, user, group
 
 
 class MonitorFault(EnvironmentFault):
@@ -142,6 +146,18 @@ class Monitor(QmpClient):
     def address(self) -> str:
         """Where it is."""
         return self.name
+
+    @property
+    def program(self) -> Path | None:
+        """The program that listens, as Linux tells it of a UNIX socket; None where it does not."""
+        if self._connection.family != socket.AF_UNIX or not hasattr(socket, "SO_PEERCRED"):
+            return None
+        try:
+            told = self._connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+            program = Path(os.readlink(f"/proc/{_PEER.unpack(told)[0]}/exe"))
+        except OSError:
+            return None  # another user's, or of a host without /proc
+        return program if program.exists() else None
 
 
 def _connected(address: str, limit: float) -> socket.socket:
