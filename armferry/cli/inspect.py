@@ -116,7 +116,7 @@ def _show(subject: Subject, vcpu: int, wanted: Mapping[int, int] | None) -> None
             ("bytes", f"{saved.size:,}" if saved else ""),
         ]
     )
-    if saved is not None:
+    if saved is not None and (wanted is None or len(wanted) == len(subject.lists[vcpu])):
         render.heading("Device state")
         render.table(
             Table(

@@ -120,11 +120,11 @@ def _document(plan: Plan, source: str, destination: str) -> dict[str, Any]:
 def _show(plan: Plan, source: str, destination: str) -> None:
     for line in plan_prose(plan, source, destination).splitlines():
         indent = len(line) - len(line.lstrip())
-        render.prose(line.lstrip(), indent=indent, hang=2)
+        render.prose(line.lstrip(), indent=indent, hang=2 if indent else 6)
     if not plan.works or not plan.entries:
         return
     for place, lines in plan_starts(plan).items():
-        render.heading(f"armferry-qemu on {place} (stock QEMU may lack the property)")
+        render.heading(f"armferry-qemu on {place}")
         for line in lines:
             render.line(line)
     if compat := plan_compat(plan):

@@ -31,8 +31,6 @@ __all__ = [
 
 _COLUMN_GAP = "  "
 _NARROWEST_PROSE = 24
-_EDGES = 2
-"""Columns of a terminal that a table takes beside its cells and the gaps between them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +87,7 @@ def wrapped(text: str, width: int, indent: int = 0, hang: int = 0) -> Sequence[s
 
     return textwrap.wrap(
         text,
-        max(width, indent + hang + _NARROWEST_PROSE),
+        max(width, indent + hang + 8),
         initial_indent=" " * indent,
         subsequent_indent=" " * (indent + hang),
         break_long_words=False,
@@ -153,27 +151,33 @@ def _rich_table(content: Table) -> None:
     widths = [cell_len(column) for column in content.columns]
     for row in content.rows:
         widths = [max(width, cell_len(cell.text)) for width, cell in zip(widths, row, strict=True)]
-    *_, prose = widths
-    taken = sum(widths) - prose + _EDGES + len(_COLUMN_GAP) * (len(widths) - 1)
-    if _console().width - taken >= min(prose, _NARROWEST_PROSE):
-        _wide_table(content)
+    *fixed, last = widths
+    room = _console().width - sum(fixed) - len(_COLUMN_GAP) * len(fixed)
+    words = (word for row in content.rows for word in row[-1].text.split())
+    longest = max(map(cell_len, words), default=0)
+    if room >= min(last, max(_NARROWEST_PROSE, longest)):
+        _wide_table(content, fixed, room)
     else:
         _paragraphs(content)
 
 
-def _wide_table(content: Table) -> None:
-    import rich.box
-    import rich.table
+def _wide_table(content: Table, fixed: Sequence[int], room: int) -> None:
+    """One line for each row, more where the last cell is longer than `room`."""
     from rich.text import Text
 
-    drawn = rich.table.Table(
-        box=rich.box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold"
-    )
-    for column in content.columns:
-        drawn.add_column(column, overflow="fold", no_wrap=column != content.columns[-1])
-    for row in content.rows:
-        drawn.add_row(*(Text(cell.text, style=_STYLES.get(cell.role, "")) for cell in row))
-    _console().print(drawn)
+    console = _console()
+    head = tuple(Cell(column, "head") for column in content.columns)
+    for row in (head, *content.rows):
+        shown = Text()
+        for cell, width in zip(row, fixed, strict=False):
+            shown.append(cell.text, _STYLES.get(cell.role, ""))
+            shown.append(" " * (width - Text(cell.text).cell_len) + _COLUMN_GAP)
+        behind = " " * shown.cell_len
+        for number, part in enumerate(wrapped(row[-1].text, room) or [""]):
+            shown.append(f"\n{behind}" if number else "")
+            shown.append(part, _STYLES.get(row[-1].role, ""))
+        shown.rstrip()
+        console.print(shown, soft_wrap=True)
 
 
 def _paragraphs(content: Table) -> None:

@@ -38,7 +38,7 @@ def test_for_a_person(guests: tuple[str, str], capsys: pytest.CaptureFixture[str
     assert main(["plan", old, "--to", new]) == 1
     assert capsys.readouterr().out == (
         f"{old} needs one permission to move to {new}, risk lossless:\n{PROSE}\n\n"
-        "armferry-qemu on the destination (stock QEMU may lack the property)\n"
+        "armferry-qemu on the destination\n"
         "-global arm-cpu.x-mig-safe-missing-regs=0x603000000013c030\n\n"
         "For a machine type's compat properties\n"
         '{ "arm-cpu", "x-mig-safe-missing-regs",\n  "0x603000000013c030" },\n\n'
