@@ -89,6 +89,6 @@ soak: venv ## moves without end through one gateway on networks that fail (MOVES
 	$(BIN)/python -m fuzz.soak --moves $(or $(MOVES),1000)
 
 lock: ## requirements.lock made anew; needs uv
-	echo hatchling | uv pip compile pyproject.toml - --extra dev --extra metrics --generate-hashes \
+	echo hatchling | uv pip compile pyproject.toml - --extra dev --extra fleet --extra metrics --generate-hashes \
 	    --universal --python-version 3.11 --no-annotate --custom-compile-command "make lock" \
 	    --output-file requirements.lock

@@ -7,7 +7,7 @@ host or goes to one. Bits: CNTKCTL_EL1, CNTP_CTL_EL0 and CNTP_CVAL_EL0 of Arm DD
 
 from collections.abc import Mapping
 
-__all__ = ["PHYSICAL_COUNTER", "uses_physical_counter"]
+__all__ = ["PHYSICAL_COUNTER", "UNUSED_WHILE", "uses_physical_counter"]
 
 PHYSICAL_COUNTER = 0x6030_0000_0013_DF01
 _CONTROL = 0x6030_0000_0013_DF11
@@ -16,6 +16,8 @@ _ACCESS = 0x6030_0000_0013_C708
 _ENABLE = 1
 _PROGRAMS_MAY = 1 | 1 << 9
 """EL0PCTEN and EL0PTEN: programs may read the counter, and use its timer."""
+UNUSED_WHILE = {_ACCESS: _PROGRAMS_MAY, _CONTROL: _ENABLE, _COMPARE: (1 << 64) - 1}
+"""Register -> the bits that are 0 while a guest does not use it."""
 
 
 def uses_physical_counter(registers: Mapping[int, int]) -> bool:

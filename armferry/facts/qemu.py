@@ -20,6 +20,7 @@ __all__ = [
     "applies",
     "is_device_subsection",
     "is_reset_content",
+    "known_device_subsections",
     "knows_device_subsection",
     "means_unused",
     "qemu_bases",
@@ -150,6 +151,15 @@ def knows_device_subsection(version: str, name: str) -> bool | None:
     """
     row = _device_subsections()["known"].get(name)
     return None if row is None else applies(row, version)
+
+
+def known_device_subsections(version: str) -> frozenset[str]:
+    """The measured subsections of sections other than cpu that a release reads.
+
+    Raises UnknownQemuVersion.
+    """
+    known = _device_subsections()["known"]
+    return frozenset(name for name, row in known.items() if applies(row, version))
 
 
 def is_device_subsection(name: str) -> bool:

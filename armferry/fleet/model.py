@@ -43,6 +43,11 @@ class Answer(enum.StrEnum):
         """One letter for a matrix: S, A, G or N."""
         return self.value[0].upper()
 
+    @property
+    def rank(self) -> int:
+        """0 for the best."""
+        return list(Answer).index(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Condition:
@@ -74,7 +79,8 @@ class Cell:
     `answer` sums it up. `verdict` (works, works-with-policy, fails), `stock` (works, fails,
     unknown) and `risk` are the verdict's own on a guest that never wrote the registers of
     `conditions`; a guest that did is refused. `why` says in one line what refuses, empty where
-    nothing does.
+    nothing does. `lossless_if` is what a guest must hold besides for nothing to be lost by a move
+    that works (a PMU in use that the destination stops).
     """
 
     answer: Answer
@@ -83,11 +89,17 @@ class Cell:
     verdict: str = ""
     stock: str = "unknown"
     why: str = ""
+    lossless_if: tuple[Condition, ...] = ()
 
     @property
     def possible(self) -> bool:
         """Whether some guest can make the move."""
         return self.answer is not Answer.NEVER
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Sorts cells, the best first: by answer, then by risk."""
+        return self.answer.rank, self.risk
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ __all__ = [
     "Scope",
     "dump",
     "parse",
+    "read_object",
 ]
 
 _TEXTS = ("how", "machine", "cpu", "qemu", "package", "kernel", "hardware")
@@ -154,6 +155,11 @@ def parse(data: bytes, where: str) -> Fingerprint:
         raise FingerprintError(f"{where}: not a fingerprint: it is not text") from None
     except (ValueError, RecursionError) as error:
         raise FingerprintError(f"{where}: not a fingerprint: it is not JSON ({error})") from None
+    return read_object(document, where)
+
+
+def read_object(document: object, where: str) -> Fingerprint:
+    """The fingerprint in a JSON object that was read already. Raises FingerprintError."""
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise FingerprintError(
             f'{where}: not a fingerprint: it does not say "format": "{FORMAT}"; make one with '
