@@ -23,8 +23,9 @@ from armferry.stream.events import (
     RamRecordKind,
 )
 from armferry.stream.rewrite import rewrite_description, rewrite_sections
+from tests.hosts.qcow2.conftest import Kind, make
 
-__all__ = ["DATA", "NAMES", "recorded", "small"]
+__all__ = ["DATA", "IMAGE_KINDS", "NAMES", "recorded", "small", "small_image"]
 
 DATA = Path(__file__).parents[1] / "tests" / "stream" / "data"
 NAMES = (
@@ -37,6 +38,14 @@ NAMES = (
     "suppress-vmdesc",
     "xbzrle",
 )
+IMAGE_KINDS = (
+    Kind(cluster_bits=9),
+    Kind(cluster_bits=9, refcount_order=2, resumed=True),
+    Kind(cluster_bits=9, compressed=True),
+    Kind(cluster_bits=14, extended=True, refcount_order=0, disk_clusters=0),
+    Kind(cluster_bits=10, version=2, extra=0),
+)
+"""Sorts of images that are small and differ in what is read of them."""
 _KEPT = (CPU_SECTION, "globalstate", "timer", "slirp")
 _REGISTERS = 12
 _RECORDS = 6  # of each block
@@ -60,6 +69,12 @@ def small(name: str) -> bytes:
     if end is None or begin == len(stream):
         return head
     return head + _small_state([e for e in events if getattr(e, "offset", 0) >= begin])
+
+
+@cache
+def small_image(kind: Kind) -> bytes:
+    """A qcow2 image with a small stream as one snapshot, and a few bytes of none as another."""
+    return make(kind, {"whole": small(NAMES[1]), "none": bytes(range(200))})
 
 
 def _without_pages(stream: bytes, events: list[Event]) -> Iterator[bytes]:

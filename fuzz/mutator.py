@@ -10,7 +10,7 @@ __all__ = ["mutated"]
 _NUMBERS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 0x10, 0x7E, 0x7F, 0x80, 0xFF, 0x100, 0xFFFF, 1 << 16)
 _LARGE = (1 << 20, 1 << 22, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 40, 1 << 63)
 _LONGEST = 1 << 16
-"""Bytes of an input at most: one that is longer finds nothing sooner."""
+"""Bytes of an input at most, or as many as its seed has: a longer one finds nothing sooner."""
 
 
 def mutated(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
@@ -18,7 +18,7 @@ def mutated(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
     changed = bytearray(data)
     for _ in range(rng.choice((1, 1, 1, 2, 2, 4, 8))):
         _CHANGES[rng.randrange(len(_CHANGES))](changed, others, rng)
-    return bytes(changed[:_LONGEST])
+    return bytes(changed[: max(_LONGEST, len(data))])
 
 
 def _place(data: bytearray, rng: random.Random) -> int:

@@ -6,6 +6,9 @@ Each is run by every campaign before anything is changed in it.
 import json
 import struct
 
+from fuzz.corpus import small_image
+from tests.hosts.qcow2.conftest import Kind
+
 __all__ = ["REGRESSIONS"]
 
 
@@ -50,6 +53,33 @@ _DOMAIN = (
     "<emulator>/usr/bin/qemu-system-aarch64</emulator></devices></domain>"
 )
 
+
+def _refcounts_without_end() -> bytes:
+    """Every entry of the refcount table leads to one block in which every cluster is in use."""
+    image = bytearray(small_image(Kind(cluster_bits=12, refcount_order=0, disk_clusters=0)))
+    (table,) = struct.unpack_from(">Q", image, 48)
+    entries = (1 << 12) // 8
+    full = len(image)
+    image += b"\xff" * (1 << 12)
+    struct.pack_into(f">{entries - 1}Q", image, table + 8, *[full] * (entries - 1))
+    return bytes(image)
+
+
+def _snapshots_of_one_table(count: int) -> bytes:
+    """Snapshots whose L1 tables are one large one, which leads to one L2 table."""
+    size = 1 << 18
+    entries = size // 8
+    state = (entries - 1) * size
+    entry = struct.pack(">QIHHIIQIIQQ", 4 * size, entries, 1, 0, 0, 0, 0, 0, 16, state, size)
+    entry += b"1" + bytes(7)
+    parts = (b"", entry * count, b"", struct.pack(">Q", 5 * size) * entries, b"")
+    header = struct.pack(
+        ">4sIQIIQIIQQIIQ", b"QFI\xfb", 3, 0, 0, 18, size, 0, 1, 3 * size, size, 1, count, 2 * size
+    )
+    parts = (header + struct.pack(">QQQII", 0, 0, 0, 4, 104), *parts)
+    return b"".join(part.ljust(size, b"\0") for part in parts)
+
+
 REGRESSIONS: dict[str, list[bytes]] = {
     "stream": [
         *(_HEAD + _RAM + state for state in _STATES),
@@ -78,6 +108,7 @@ REGRESSIONS: dict[str, list[bytes]] = {
         for version in (1, 2)
         for form in (0, 3, 6)
     ],
+    "qcow2": [_refcounts_without_end(), _snapshots_of_one_table(3_000)],
     "answers": [
         b"\0\1\0\4" + _be(0),
         b"\0\2\0\4" + _be(1) + b"\0\1\0\4" + _be(0),

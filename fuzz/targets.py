@@ -17,6 +17,11 @@ from armferry.errors import ArmferryError
 from armferry.gateway import Judge, Session, parse_address
 from armferry.gateway.errors import AddressError
 from armferry.gateway.return_path import ReturnPath
+from armferry.hosts.files.qcow2.format import Snapshot
+from armferry.hosts.files.qcow2.image import Image
+from armferry.hosts.files.qcow2.new_end import new_end
+from armferry.hosts.files.qcow2.refcounts import Refcounts
+from armferry.hosts.files.saved_file import machine_of, saved_of_snapshot
 from armferry.hosts.fingerprints.as_end import end_of
 from armferry.hosts.fingerprints.fingerprint import Fingerprint, FingerprintError, dump, parse
 from armferry.hosts.fingerprints.from_stream import fingerprint_of_stream
@@ -42,7 +47,7 @@ from armferry.stream.mapped import plain_stream
 from armferry.stream.rewrite import old_tail, rewrite_tail
 from armferry.stream.save_image import HEADER_BYTES, is_save_image, read_header, read_image
 from armferry.stream.saved_state import SavedState
-from fuzz.corpus import NAMES, recorded, small
+from fuzz.corpus import IMAGE_KINDS, NAMES, recorded, small, small_image
 from fuzz.regressions import REGRESSIONS
 
 __all__ = ["TARGETS", "Target"]
@@ -254,6 +259,42 @@ def save_image(data: bytes) -> None:
         assert "\0" not in image.xml + image.cookie
 
 
+def disk_image(data: bytes) -> None:
+    """Any image is listed, its states read, and each given a new end that can be undone."""
+    with contextlib.suppress(ArmferryError):
+        image = Image(_Window(data))
+        for snapshot in image.states:
+            machine_of(image, snapshot)
+        for snapshot in image.states[:4]:
+            with contextlib.suppress(ArmferryError):
+                _give_new_end(data, image, snapshot)
+
+
+def _give_new_end(data: bytes, image: Image, snapshot: Snapshot) -> None:
+    """The snapshot's state without the first register of each vCPU, written and undone."""
+    saved = saved_of_snapshot(image, snapshot.id).state
+    if saved.postcopy:
+        return
+    lists = [dict(list(cpu.registers.items())[1:]) for cpu in saved.cpus]
+    tail = rewrite_tail(saved, StateEdit([CpuEdit(one) for one in lists]))
+    if tail is None:
+        return
+    for first in (-(-len(data) // image.header.cluster_bytes), Refcounts(image, 0).last_used() + 1):
+        content, before = bytearray(data), data
+        patches = [p for step in new_end(image, snapshot, tail, first=first) for p in step]
+        for patch in patches:
+            content += bytes(max(patch.offset + len(patch.new) - len(content), 0))
+            here = slice(patch.offset, patch.offset + len(patch.new))
+            assert content[here].startswith(patch.old)
+            content[here] = patch.new
+        before = before.ljust(len(content), b"\0")
+        for patch in reversed(patches):
+            content[patch.offset : patch.offset + len(patch.old)] = patch.old
+        for patch in patches:
+            here = slice(patch.offset, patch.offset + len(patch.old))
+            assert content[here] == before[here]
+
+
 def mapped(data: bytes) -> None:
     """A mapped-ram file becomes a stream that parses, or a fault."""
     made = 0
@@ -348,6 +389,10 @@ def _mapped_files() -> list[bytes]:
     return [small("ignore-shared").replace(b"\x0fx-ignore-shared", b"\x0amapped-ram"), *_streams()]
 
 
+def _images() -> list[bytes]:
+    return [small_image(kind) for kind in IMAGE_KINDS] + REGRESSIONS["qcow2"]
+
+
 def _fingerprints() -> list[bytes]:
     collector, parser = SavedCollector(), StreamParser()
     stream = recorded(NAMES[2])
@@ -368,6 +413,7 @@ TARGETS = {
     "session": Target(session, _streams),
     "description": Target(description, _descriptions),
     "save-image": Target(save_image, lambda: REGRESSIONS["image"]),
+    "disk-image": Target(disk_image, _images),
     "mapped-ram": Target(mapped, _mapped_files),
     "return-path": Target(return_path, lambda: REGRESSIONS["answers"]),
     "policy": Target(policy, lambda: REGRESSIONS["policy"]),

@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TARGETS = (
     "parser", "device-state", "readers", "identity", "edit", "session", "description",
-    "save-image", "mapped-ram", "return-path", "policy", "fingerprint", "words", "domain",
-    "monitor",
+    "save-image", "disk-image", "mapped-ram", "return-path", "policy", "fingerprint", "words",
+    "domain", "monitor",
 )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from armferry.hosts.files.qcow2.image import Image, NoSuchSnapshot
 from armferry.hosts.files.qcow2.locks import lock_image
 from armferry.hosts.files.qcow2.state import SnapshotState
 from armferry.stream import (
+    CorruptStream,
     SavedCollector,
     SavedState,
     StreamError,
@@ -151,7 +152,14 @@ def saved_of_snapshot(image: Image, name: str) -> Saved:
     Raises StreamError or NoSuchSnapshot.
     """
     snapshot = image.find(name) if name else image.only_state()
-    return Saved(read_saved(SnapshotState(image, snapshot)), snapshot=snapshot)
+    saved = read_saved(SnapshotState(image, snapshot))
+    if saved.size != snapshot.state_size:
+        raise CorruptStream(
+            f"the snapshot {snapshot.name!r} is said to hold {snapshot.state_size} bytes of state, "
+            f"and the stream in it ends after {saved.size}",
+            offset=saved.size,
+        )
+    return Saved(saved, snapshot=snapshot)
 
 
 def machine_of(image: Image, snapshot: Snapshot) -> str:

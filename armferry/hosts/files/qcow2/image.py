@@ -16,6 +16,8 @@ from armferry.stream import TruncatedStream, Window
 
 __all__ = ["Image", "NoSuchSnapshot"]
 
+_NAMED = 20
+
 
 class NoSuchSnapshot(ArmferryError):
     """A name that no snapshot of the image has, or several; the message has those there are."""
@@ -42,7 +44,7 @@ class Image:
         for key in ("name", "id"):
             found = [one for one in self.snapshots if getattr(one, key) == name]
             if len(found) > 1:
-                ids = ", ".join(one.id for one in found)
+                ids = _listed([one.id for one in found])
                 raise NoSuchSnapshot(
                     f"{len(found)} snapshots have the {key} {name!r}: give one of the ids {ids}"
                 )
@@ -77,5 +79,11 @@ class Image:
         return data
 
     def _choice(self) -> str:
-        names = ", ".join(repr(one.name) for one in self.states)
+        names = _listed([repr(one.name) for one in self.states])
         return f"those with a saved state: {names}" if names else "none here has a saved state"
+
+
+def _listed(names: list[str]) -> str:
+    """The first of them, and how many there are more: an image can have 65,536."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -5,6 +5,7 @@ taken past the last used one, holes before it are QEMU's to fill. A refcount blo
 is made; a refcount table that is full is replaced by one of twice its length.
 """
 
+import struct
 from collections.abc import Iterable
 
 from armferry.hosts.files.patch import Patch
@@ -15,6 +16,7 @@ from armferry.stream import CorruptStream, UnsupportedStream
 __all__ = ["Refcounts"]
 
 _TABLE_RESERVED = 0x1FF
+_REPAIR = "repair the image on a copy first: qemu-img check -r all IMAGE"
 
 
 class Refcounts:
@@ -36,6 +38,7 @@ class Refcounts:
             header.refcount_offset, header.refcount_clusters << header.cluster_bits
         )
         self._entries = len(self._table) // 8
+        self._check_table()
         self._next = first
         self._fresh: dict[int, tuple[int, bytearray]] = {}  # block -> its offset and content
         self._before: dict[int, bytes] = {}  # offset of a changed entry -> as it is on disk
@@ -96,7 +99,7 @@ class Refcounts:
                 raise CorruptStream(
                     "a cluster of the saved state is said to be free",
                     offset=cluster * self._cluster_bytes,
-                    advice="repair the image on a copy first: qemu-img check -r all IMAGE",
+                    advice=_REPAIR,
                 )
             self._set(cluster, count - 1)
             if count == 1:
@@ -140,6 +143,19 @@ class Refcounts:
     def blocks(self) -> list[tuple[int, bytes]]:
         """The refcount blocks that were made, offset and content."""
         return [(offset, bytes(content)) for offset, content in self._fresh.values()]
+
+    def _check_table(self) -> None:
+        """Raises CorruptStream when a block stands in the table twice.
+
+        One block full of counts, led to a million times, would be looked through for days.
+        """
+        offsets = [entry for (entry,) in struct.iter_unpack(">Q", self._table) if entry]
+        if len(set(offsets)) < len(offsets):
+            raise CorruptStream(
+                "the refcount table leads to the same block twice",
+                offset=self._image.header.refcount_offset,
+                advice=_REPAIR,
+            )
 
     def _new_entries(self) -> Iterable[tuple[int, bytes]]:
         for block, (offset, _) in sorted(self._fresh.items()):

@@ -1,7 +1,8 @@
 """The saved state of a snapshot, as bytes at offsets.
 
 Kept like the content of a disk, from the first L1 entry on that is past the end of the snapshot's
-own disk. Two L2 tables are held at a time, of at most 2 MiB each. Reads only.
+own disk. Two L2 tables are held at a time, of at most 2 MiB each, and nothing is read before it is
+asked for: an image can have 65,536 snapshots with an L1 table of 32 MiB each. Reads only.
 """
 
 import zlib
@@ -11,12 +12,15 @@ from armferry.errors import EnvironmentFault
 from armferry.hosts.files.qcow2.entries import Cluster, ClusterKind, l2_offset, read_cluster
 from armferry.hosts.files.qcow2.format import Snapshot
 from armferry.hosts.files.qcow2.image import Image
-from armferry.stream import CorruptStream, TruncatedStream, UnsupportedStream
+from armferry.stream import CorruptStream, OversizedStream, TruncatedStream, UnsupportedStream
 
 __all__ = ["SnapshotState"]
 
 _SUBCLUSTERS = 32
 _TABLES_HELD = 2
+_OFFSETS_HELD = 8
+_LONGEST = 1_040
+"""Bytes of state for a byte of the image: more than deflate can make of one (1,032)."""
 _ANY_WINDOW = -15  # deflate without a header, whatever window it was made with
 
 
@@ -44,13 +48,19 @@ class SnapshotState:
                 f"has no tables for them",
                 offset=snapshot.l1_offset,
             )
-        self._l1 = image.table(self._l1_at, 8 * entries)
+        if self.size > _LONGEST * image.window.size:
+            raise OversizedStream(
+                f"the snapshot {snapshot.name!r} is said to hold {self.size} bytes of state in an "
+                f"image of {image.window.size}",
+                offset=snapshot.l1_offset,
+            )
+        self._entries = entries
         self._table = lru_cache(_TABLES_HELD)(self._read_table)
+        self._offset = lru_cache(_OFFSETS_HELD)(self._read_offset)
 
     def table_offset(self, number: int) -> int:
-        """Where the state's L2 table `number` is in the image, 0 for none. Raises CorruptStream."""
-        entry = self._l1[8 * number : 8 * number + 8]
-        return l2_offset(int.from_bytes(entry, "big"), self._header, self._l1_at + 8 * number)
+        """Where the state's L2 table `number` is in the image, 0 for none. Raises StreamError."""
+        return self._offset(number)
 
     def table(self, number: int) -> bytes:
         """The state's L2 table `number`; zeros past the last one. Raises StreamError."""
@@ -74,8 +84,14 @@ class SnapshotState:
             offset += step
         return b"".join(parts)
 
+    def _read_offset(self, number: int) -> int:
+        if number >= self._entries:
+            return 0
+        at = self._l1_at + 8 * number
+        return l2_offset(int.from_bytes(self._image.table(at, 8), "big"), self._header, at)
+
     def _read_table(self, number: int) -> bytes:
-        offset = self.table_offset(number) if 8 * number < len(self._l1) else 0
+        offset = self.table_offset(number)
         if not offset:
             return bytes(self._header.cluster_bytes)
         return self._image.table(offset, self._header.cluster_bytes)
@@ -83,7 +99,7 @@ class SnapshotState:
     def _piece(self, cluster: Cluster, within: int, length: int) -> bytes:
         """`length` bytes of a cluster, `within` bytes from its beginning."""
         if cluster.kind is ClusterKind.COMPRESSED:
-            return self._inflated(cluster)[within : within + length]
+            return self._inflated(cluster, within + length)[within:]
         size = self._header.cluster_bytes // _SUBCLUSTERS
         first, last = within // size, (within + length - 1) // size
         wanted = ((1 << (last + 1)) - 1) & ~((1 << first) - 1)
@@ -110,11 +126,12 @@ class SnapshotState:
                 blanked[begin:end] = bytes(end - begin)
         return bytes(blanked)
 
-    def _inflated(self, cluster: Cluster) -> bytes:
+    def _inflated(self, cluster: Cluster, length: int) -> bytes:
+        """The first `length` bytes of a compressed cluster."""
         packed = self._image.window.read(cluster.offset, cluster.length)
         inflate = _unzstd if self._header.zstd else _undeflate
-        data = inflate(packed, self._header.cluster_bytes)
-        if len(data) < self._header.cluster_bytes:
+        data = inflate(packed, length)
+        if len(data) < length:
             raise CorruptStream("a compressed cluster is damaged", offset=cluster.offset)
         return data
 
