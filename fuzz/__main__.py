@@ -81,7 +81,9 @@ def attack(name: str, target: Target, seconds: float, rng: random.Random) -> Tal
     end = time.process_time() + seconds
     while time.process_time() < end or tally.runs < len(seeds):
         first = tally.runs < len(seeds)
-        data = seeds[tally.runs] if first else mutated(rng.choice(pool), pool, rng)
+        # most of what was changed twice is refused at its head: half of them are changed once
+        base = seeds if rng.random() < 0.5 else pool
+        data = seeds[tally.runs] if first else mutated(rng.choice(base), pool, rng)
         fault = run(target, data, tally, traced=tally.runs % _MEASURED == _MEASURED - 1)
         if fault:
             tally.findings += 1

@@ -25,6 +25,19 @@ def _place(data: bytearray, rng: random.Random) -> int:
     return rng.randrange(len(data)) if data else 0
 
 
+def _number_place(data: bytearray, size: int, rng: random.Random) -> int:
+    """Where a number may stand: half of the time aligned, and where there is one already."""
+    at = _place(data, rng)
+    if rng.random() < 0.5:
+        return at
+    at -= at % size
+    for _ in range(20):
+        if any(data[at : at + size]):
+            break
+        at = _place(data, rng) // size * size
+    return at
+
+
 def _flip(data: bytearray, others: list[bytes], rng: random.Random) -> None:
     if data:
         data[_place(data, rng)] ^= 1 << rng.randrange(8)
@@ -37,15 +50,15 @@ def _byte(data: bytearray, others: list[bytes], rng: random.Random) -> None:
 
 def _number(data: bytearray, others: list[bytes], rng: random.Random) -> None:
     size = rng.choice((1, 2, 4, 8))
-    at = _place(data, rng)
+    at = _number_place(data, size, rng)
     number = rng.choice(_NUMBERS + _LARGE) & ((1 << 8 * size) - 1)
     data[at : at + size] = number.to_bytes(size, "big")
 
 
 def _near(data: bytearray, others: list[bytes], rng: random.Random) -> None:
     """A number a little larger or smaller than it was."""
-    size = rng.choice((1, 2, 4))
-    at = _place(data, rng)
+    size = rng.choice((1, 2, 4, 8))
+    at = _number_place(data, size, rng)
     number = int.from_bytes(data[at : at + size], "big") + rng.choice((-8, -2, -1, 1, 2, 8))
     data[at : at + size] = (number & ((1 << 8 * size) - 1)).to_bytes(size, "big")
 
