@@ -1,4 +1,4 @@
-"""libvirt's internal snapshots: reverted to by a libvirtd whose QEMU refuses them.
+"""libvirt's snapshots with memory: gone back to by a libvirtd whose QEMU refuses them.
 
 Both are libvirt 11.3, with QEMU 10.0.2 and 10.0.13; after an upgrade it would be one host.
 """
@@ -89,3 +89,53 @@ def test_a_snapshot_is_reverted_to_by_a_host_that_refused_it(
         destination.forget(domain)
         disk.unlink(missing_ok=True)
         serial.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(("here", "there"), [(OLD, NEW), (NEW, OLD)])
+def test_the_memory_of_an_external_snapshot_is_restored(
+    here: str,
+    there: str,
+    libvirt_host: Callable[[str], LibvirtHost],
+    libvirt_shared: Path,
+    qemu_release: Callable[[str], InstalledQemu],
+    tmp_path: Path,
+) -> None:
+    """Its file is a save image; the disk is the one of the snapshot's moment, under the overlay."""
+    source, destination = libvirt_host(here), libvirt_host(there)
+    serial, disk = libvirt_shared / "serial", libvirt_shared / "disk.qcow2"
+    memory, overlay = libvirt_shared / "memory", libvirt_shared / "overlay.qcow2"
+    domain = Domain(devices=DISK)
+    tool = str(qemu_release(OLD).image_tool)
+    subprocess.run([tool, "create", "-q", "-f", "qcow2", str(disk), "16M"], check=True)
+    try:
+        source.define(domain)
+        source.virsh("start", "carried")
+        _log_at(serial, 3)
+        source.virsh(
+            "snapshot-create-as", "carried", "outside", "--memspec", "file=/shared/memory",
+            "--diskspec", "vda,snapshot=external,file=/shared/overlay.qcow2",
+        )  # fmt: skip
+        taken = GuestLog.read(serial)
+        _log_at(serial, taken.last + 3)
+        source.virsh("destroy", "carried")
+        with pytest.raises(VirshError):
+            destination.virsh("restore", "/shared/memory")
+
+        to = tmp_path / "there.json"
+        found = fingerprint_of_qemu(
+            qemu_release(there).launcher, MachineSpec("virt-10.0", "cortex-a57")
+        )
+        to.write_text(dump(found))
+        assert main(["ferry", str(memory), "--in-place", "--to", str(to)]) == 0
+        serial.unlink()
+        destination.virsh("restore", "/shared/memory")
+        assert destination.virsh("domstate", "carried") == "running"
+        after = _log_at(serial, taken.last + 4)
+        assert after.losses == ()
+        assert after.last >= taken.last + 4
+        assert "/shared/disk.qcow2" in destination.virsh("domblklist", "carried")
+    finally:
+        source.forget(domain)
+        destination.forget(domain)
+        for path in (disk, memory, overlay, serial):
+            path.unlink(missing_ok=True)

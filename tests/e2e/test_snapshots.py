@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from armferry.cli.main import main
+from armferry.hosts.files.in_place import FileInPlace
+from armferry.hosts.files.saved_file import opened_image
 from armferry.hosts.fingerprints.fingerprint import dump
 from armferry.hosts.fingerprints.probe import fingerprint_of_qemu
 from armferry.hosts.qmp.process import MachineSpec, QemuProcess, QemuProcessError
@@ -56,17 +58,24 @@ class Guest:
         self.folder = folder
         self.machine = machine
         self.disk = folder / "disk.qcow2"
+        self.variables = folder / "variables.qcow2"
+        """An image for the UEFI variables; used once it is there, before the disk, as by UTM."""
         self.serial = folder / "serial"
 
     def create(self, suite: str, *options: str) -> None:
-        """Makes the disk with the qemu-img of `suite`, and something on it."""
-        tool = self.qemu(suite).image_tool
-        self._run(tool, "create", "-q", "-f", "qcow2", *options, self.disk, "16M")
+        """Makes the disk with the qemu-img of `suite`."""
+        self.run_tool(suite, "create", "-q", "-f", "qcow2", *options, self.disk, "16M")
+
+    def create_variables(self, suite: str) -> None:
+        """Makes the image of the UEFI variables, as large as the machine's flash."""
+        self.run_tool(suite, "create", "-q", "-f", "qcow2", self.variables, "64M")
 
     def start(self, suite: str | Path, *words: str) -> QemuProcess:
         """Starts the QEMU of a suite, or a program, with more `words`."""
         drive = f"file={self.disk},if=none,format=qcow2,id=disk"
-        extra = ("-drive", drive, "-device", _DISK_DEVICE, *words)
+        flash = f"file={self.variables},if=pflash,format=qcow2,unit=1"
+        before = ("-drive", flash) if self.variables.exists() else ()
+        extra = (*before, "-drive", drive, "-device", _DISK_DEVICE, *words)
         spec = MachineSpec(self.machine, kernel=self.kernel, extra=extra)
         program = suite if isinstance(suite, Path) else self.qemu(suite)
         return QemuProcess(program, spec, serial=self.serial)
@@ -107,13 +116,16 @@ class Guest:
         assert any(words in fault.value.stderr for words in REFUSED)
 
     def checked(self) -> None:
-        """What the oldest and the newest qemu-img find wrong with the image: nothing."""
-        for suite in (OLDEST, NEWEST):
-            found = self._run(self.qemu(suite).image_tool, "check", self.disk)
-            assert "No errors were found on the image." in found
+        """What the oldest and the newest qemu-img find wrong with the images: nothing."""
+        for image in filter(Path.exists, (self.disk, self.variables)):
+            for suite in (OLDEST, NEWEST):
+                found = self.run_tool(suite, "check", image)
+                assert "No errors were found on the image." in found
 
-    def _run(self, *words: object) -> str:
-        done = subprocess.run([str(word) for word in words], capture_output=True, text=True)
+    def run_tool(self, suite: str, *words: object) -> str:
+        """What the qemu-img of `suite` prints."""
+        command = [str(word) for word in (self.qemu(suite).image_tool, *words)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -203,4 +215,80 @@ def test_wrapped_qemu_carries_the_snapshot_it_is_started_from(
             "-loadvm goes\n"
         ) in machine.stderr
         machine.quit()
+    moved.checked()
+
+
+@pytest.mark.parametrize("source", ["bookworm-backports", "trixie"])
+def test_the_state_in_the_image_of_the_uefi_variables(
+    source: str,
+    guest: Callable[[str], Guest],
+    destination: Callable[[str, str], Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As UTM has it: QEMU keeps the state in its first image, the disk has a snapshot without."""
+    there = {"bookworm-backports": "trixie", "trixie": "bookworm-backports"}[source]
+    moved = guest("virt-10.0")
+    moved.create(OLDEST)
+    moved.create_variables(OLDEST)
+    moved.save(source, "goes")
+    moved.refused(there, "goes")
+    to = destination(there, moved.machine)
+    disk = moved.disk.read_bytes()
+    assert main(["ferry", f"{moved.disk}#goes", "--in-place", "--to", str(to)]) == 3
+    assert "the snapshot 'goes' holds a disk and no saved state" in capsys.readouterr().err
+    ferried(f"{moved.variables}#goes", to, "--in-place")
+    assert moved.disk.read_bytes() == disk
+    moved.checked()
+    moved.runs_on(there, "goes")
+    moved.checked()
+
+
+def _locked_bytes(image: Path) -> set[int]:
+    """The bytes of a file on which locks are held that belong to open files."""
+    found: set[int] = set()
+    number = f":{image.stat().st_ino} "
+    for line in Path("/proc/locks").read_text().splitlines():
+        if " OFDLCK " in line and number in line:
+            first, last = line.split()[-2:]
+            found |= set(range(int(first), int(last) + 1))
+    return found
+
+
+def test_neither_has_the_image_while_the_other_does(
+    guest: Callable[[str], Guest],
+    destination: Callable[[str, str], Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """QEMU's own locks, both ways, with the oldest and the newest release."""
+    moved = guest("virt-5.2")
+    moved.create(OLDEST)
+    moved.save(OLDEST, "goes")
+    to = str(destination(NEWEST, moved.machine))
+    state, before = f"{moved.disk}#goes", moved.disk.read_bytes()
+    for suite in (OLDEST, NEWEST):
+        with moved.start(suite, "-S"):
+            assert (
+                {100, 101, 201, 203}
+                <= _locked_bytes(moved.disk)
+                <= {*range(100, 105), *range(200, 205)}
+            )
+            for words in (
+                ["inspect", state],
+                ["check", state, "--to", to],
+                ["ferry", state, "--in-place", "--to", to],
+                ["ferry", state, str(moved.folder / "out"), "--to", to],
+            ):
+                assert main(words) == 3
+                assert f"{moved.disk}: in use by a QEMU; shut the guest down" in (
+                    capsys.readouterr().err
+                )
+        assert moved.disk.read_bytes() == before
+    with FileInPlace(moved.disk) as file:
+        opened_image(file, change=True)
+        for suite in (OLDEST, NEWEST):
+            with pytest.raises(QemuProcessError) as fault, moved.start(suite, "-S"):
+                pass
+            assert 'Failed to get "write" lock' in fault.value.stderr
+            with pytest.raises(AssertionError, match="lock"):
+                moved.run_tool(suite, "check", moved.disk)
     moved.checked()
