@@ -10,6 +10,7 @@ was found.
 
 import contextlib
 import errno
+import gzip
 import io
 import os
 import signal
@@ -19,6 +20,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from armferry.hosts.libvirt import hook_install
 from armferry.hosts.libvirt.state_folder import write_json
 from armferry.wrapper.beside import property_support
 from fuzz.corpus import recorded
+from tests.hosts.qcow2.conftest import Kind, make
 
 STEPS = (
     "open", "write", "pwrite", "fsync", "replace", "rename", "ftruncate", "unlink", "fchmod",
@@ -95,17 +98,48 @@ def _ferry(folder: Path, *words: str) -> int:
     return armferry(["ferry", str(folder / "in"), *words, "--to", str(folder / "to")])
 
 
-_wanted: list[bytes] = []
+def _disk(folder: Path) -> None:
+    _streams(folder)
+    (folder / "disk").write_bytes(image())
 
 
+def _ferry_image(folder: Path, *words: str) -> int:
+    source = f"{folder / 'disk'}#goes"
+    return armferry(["ferry", source, *(words or ("--in-place", "--to", str(folder / "to")))])
+
+
+@cache
 def ferried() -> bytes:
     """What a whole rewrite of the source makes."""
-    if not _wanted:
-        with tempfile.TemporaryDirectory() as name, quiet():
-            _streams(Path(name))
-            assert _ferry(Path(name), str(Path(name) / "out")) in (0, 1)
-            _wanted.append((Path(name) / "out").read_bytes())
-    return _wanted[0]
+    with tempfile.TemporaryDirectory() as name, quiet():
+        _streams(Path(name))
+        assert _ferry(Path(name), str(Path(name) / "out")) in (0, 1)
+        return (Path(name) / "out").read_bytes()
+
+
+@cache
+def image() -> bytes:
+    """A qcow2 image with the source as a snapshot, whose clusters a failed resume shares."""
+    return make(Kind(resumed=True), {"goes": recorded(SOURCE), "stays": recorded(DESTINATION)})
+
+
+@cache
+def ferried_image() -> bytes:
+    """What a whole rewrite of that snapshot makes of the image."""
+    with tempfile.TemporaryDirectory() as name, quiet():
+        _disk(Path(name))
+        assert _ferry_image(Path(name)) in (0, 1)
+        return (Path(name) / "disk").read_bytes()
+
+
+def _packed(folder: Path) -> None:
+    _streams(folder)
+    (folder / "in").write_bytes(gzip.compress(recorded(SOURCE), 1))
+
+
+def _still_packed(folder: Path) -> str:
+    found = gzip.decompress((folder / "in").read_bytes())
+    return "" if found in (recorded(SOURCE), ferried()) else "the compressed stream is a third one"
 
 
 def _beside(folder: Path) -> str:
@@ -123,16 +157,24 @@ def _over(folder: Path) -> None:
 
 
 def _in_place(folder: Path) -> str:
-    path = folder / "in"
+    return _old_or_new(folder / "in", recorded(SOURCE), ferried())
+
+
+def _in_image(folder: Path) -> str:
+    return _old_or_new(folder / "disk", image(), ferried_image())
+
+
+def _old_or_new(path: Path, old: bytes, new: bytes) -> str:
+    """What is wrong with a file after a rewrite in place that was interrupted or not."""
     half = path.read_bytes()
     if read_journal(path) is None:
-        return "" if half in (recorded(SOURCE), ferried()) else "half rewritten, and no journal"
+        return "" if half in (old, new) else "half rewritten, and no journal"
     with quiet():
         if armferry(["inspect", str(path)]) == 0:
             return "a half rewritten file was read as a whole one"
     journal = journal_path(path).read_bytes()
     undo(path)
-    if path.read_bytes() != recorded(SOURCE):
+    if path.read_bytes() != old:
         return "--undo did not give the old file back"
     with path.open("r+b") as file:  # the same file, as it was found
         file.truncate()
@@ -140,13 +182,21 @@ def _in_place(folder: Path) -> str:
     journal_path(path).write_bytes(journal)
     journal_path(path).chmod(0o600)
     finish(path)
-    return "" if path.read_bytes() == ferried() else "--finish did not complete the new file"
+    return "" if path.read_bytes() == new else "--finish did not complete the new file"
 
 
 def _interrupted(folder: Path) -> None:
     """A rewrite in place that was killed in the middle of it."""
     _streams(folder)
-    path = folder / "in"
+    _killed_within(folder / "in", lambda: _ferry(folder, "--in-place"))
+
+
+def _interrupted_image(folder: Path) -> None:
+    _disk(folder)
+    _killed_within(folder / "disk", lambda: _ferry_image(folder))
+
+
+def _killed_within(path: Path, work: Callable[[], object]) -> None:
     pid = os.fork()
     if not pid:
         breaking = Breaking(None, KILLED)
@@ -159,7 +209,7 @@ def _interrupted(folder: Path) -> None:
 
         with quiet(), breaking.installed():
             os.fsync = stop  # type: ignore[assignment]
-            _ferry(folder, "--in-place")
+            work()
         os._exit(0)
     os.waitpid(pid, 0)
     assert read_journal(path) is not None
@@ -221,6 +271,12 @@ WRITERS = {
     "ferry --finish": Writer(
         _interrupted, lambda f: armferry(["ferry", str(f / "in"), "--finish"]), _in_place
     ),
+    "snapshot in place": Writer(_disk, _ferry_image, _in_image),
+    "snapshot --undo": Writer(_interrupted_image, lambda f: _ferry_image(f, "--undo"), _in_image),
+    "snapshot --finish": Writer(
+        _interrupted_image, lambda f: _ferry_image(f, "--finish"), _in_image
+    ),
+    "compressed in place": Writer(_packed, lambda f: _ferry(f, "--in-place"), _still_packed),
     "state folder": Writer(_old_document, _json, _document),
     "hook install": Writer(_nothing, _install, _hook),
     "cache of the wrapper": Writer(_nothing, _remember, _cache),
@@ -270,7 +326,7 @@ def trial(name: str, at: int | None, fault: str) -> tuple[list[str], str]:
         if wrong:
             return steps, f"{wrong} (ended with {code}: {said})"
         # the next run goes through, and takes away what this one left
-        if name not in ("ferry --undo", "ferry --finish", "ferry in place"):
+        if writer.wrong not in (_in_place, _in_image):
             code = _child(writer, folder, Breaking(None, fault))
             if code not in (0, 1):
                 return steps, f"the next run ended with {code}"

@@ -76,8 +76,8 @@ def _snapshots_of_one_table(count: int) -> bytes:
     header = struct.pack(
         ">4sIQIIQIIQQIIQ", b"QFI\xfb", 3, 0, 0, 18, size, 0, 1, 3 * size, size, 1, count, 2 * size
     )
-    parts = (header + struct.pack(">QQQII", 0, 0, 0, 4, 104), *parts)
-    return b"".join(part.ljust(size, b"\0") for part in parts)
+    header += struct.pack(">QQQII", 0, 0, 0, 4, 104)
+    return b"".join(part.ljust(size, b"\0") for part in (header, *parts))
 
 
 REGRESSIONS: dict[str, list[bytes]] = {

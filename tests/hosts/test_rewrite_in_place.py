@@ -128,7 +128,7 @@ def state(image: bytes, name: str) -> bytes:
     return found.read(0, found.size)
 
 
-CASES = {
+CASES: dict[str, Plain | InImage] = {
     "grows": Plain((SHORT, LONG)),
     "shrinks": Plain((LONG, SHORT)),
     "512 bytes, resumed": InImage(Kind(cluster_bits=9, resumed=True)),
