@@ -5,6 +5,7 @@ back. Some pairs in every run; all 55 of the 11 kernels with each QEMU in the fu
 what docs/born-as.md is written from (`births.json` beside this file holds the results).
 """
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,11 @@ KERNELS = ("5.10", "6.1", "6.12", "6.16", "6.17", "6.18", "6.19", "7.0", "7.1", 
 SAME_QEMU = {"bookworm": "virt-7.2", "trixie": "virt-10.0", "trixie-backports": "virt-10.1"}
 DATA = Path(__file__).with_name("births.json")
 DOCUMENT = Path(__file__).parents[2] / "docs" / "born-as.md"
-MIDR, TCR2 = 0x603000000013C000, 0x603000000013C103
+ID_AA64PFR0, MPIDR = 0x603000000013C020, 0x603000000013C005
+TCR2, BITMAP_2 = 0x603000000013C103, 0x6030000000160003
 PIR, PIRE0 = 0x603000000013C513, 0x603000000013C512
+PREVENTED = {("6.1.0-50", "5.10.0-32"): "ID_AA64DFR0_EL1"}
+"""6.1 lets no field of it be written: the debug architecture stays another than 5.10's."""
 UNKNOWN = 0x1DE7EC7EDBADC0DE
 WRITTEN = 0x42
 
@@ -66,7 +70,10 @@ def test_every_pair_goes_all_the_way(suite: str, guest_kernel: Path) -> None:
     whole = sorted([*others, *rows], key=lambda row: release_key(row.qemu))
     DATA.write_text(rows_text(whole), encoding="utf-8")
     DOCUMENT.write_text(births_text(whole), encoding="utf-8")
-    assert [row for row in rows if not row.works] == []
+    prevented = {(row.newer, row.older): row.born for row in rows if not row.works}
+    assert prevented.keys() == PREVENTED.keys()
+    for pair, register in PREVENTED.items():
+        assert prevented[pair].startswith(f"{register} cannot be ")
 
 
 def test_document_is_written_from_the_results() -> None:
@@ -84,27 +91,21 @@ def test_recorded_rules_are_those_of_today() -> None:
             assert tuple(one.name for one in found.rules if one.action is action) == names
 
 
-@pytest.mark.parametrize(
-    "suite",
-    [
-        pytest.param("bookworm", marks=pytest.mark.full),
-        pytest.param("trixie", marks=pytest.mark.full),
-        pytest.param("trixie-backports", marks=pytest.mark.full),
-    ],
-)
+@pytest.mark.full
+@pytest.mark.parametrize("suite", SAME_QEMU)
 def test_qemu_that_reads_a_hidden_register_is_stopped(suite: str, guest_kernel: Path) -> None:
-    """Every QEMU reads MIDR_EL1 of its first vCPU by itself, whatever is in the list."""
+    """What every QEMU reads by itself, whatever is in the list: ID_AA64PFR0_EL1 of the vCPU that it
+    asks about the host, MPIDR_EL1 of each of the guest's."""
+    hidden = {ID_AA64PFR0: "ID_AA64PFR0_EL1", MPIDR: "MPIDR_EL1"}
+    stays = [Stay(SAME_QEMU[suite], Table([hide(index)]).packed()) for index in hidden]
     with LabHost(spec("6.17", suite)) as host:
-        table = Table([hide(MIDR)]).packed()
-        (found,) = stay(host, guest_kernel.read_bytes(), [Stay(SAME_QEMU[suite], table)])
-    assert found.outcome.exit_code == -6, found
-    assert (
-        "kvm_get_one_reg reg 0x603000000013c000 is hidden and shall never been accessed"
-        in found.outcome.stderr.splitlines()
-    )
-    assert "QEMU wanted to read MIDR_EL1, which is hidden from it, and was stopped (vCPU 0)" in (
-        found.trace
-    )
+        found = stay(host, guest_kernel.read_bytes(), stays)
+    for one, (index, register) in zip(found, hidden.items(), strict=True):
+        assert one.outcome.exit_code == -signal.SIGABRT, one
+        words = f"kvm_get_one_reg reg {index:#x} is hidden and shall never been accessed"
+        assert words in one.outcome.stderr.splitlines()
+        wanted = f"QEMU wanted to read {register}, which is hidden from it, and was stopped"
+        assert f"{wanted} (vCPU 0)" in one.trace
 
 
 def _registers(stream: bytes, folder: Path) -> dict[int, int]:
@@ -136,9 +137,14 @@ def _held(kernel: str, guest: bytes, one: Stay) -> Stayed:
 def test_value_of_a_register_comes_back_to_the_host_that_has_it(
     guest_kernel: Path, tmp_path: Path
 ) -> None:
-    """6.12 to 6.17, which lacks TCR2_EL1, and back, with nothing but stock QEMU on 6.12."""
+    """6.12 to 6.17, which lacks TCR2_EL1, and back, with nothing but stock QEMU on 6.12.
+
+    The CPU that is emulated has no TCR2_EL1 for a guest to write, though 6.12 lists it: the value
+    is put into the stream, as of a guest that wrote it.
+    """
     guest, machine = guest_kernel.read_bytes(), "virt-10.0"
-    carried = Table([carry(TCR2, 0), carry(PIR, UNKNOWN), carry(PIRE0, UNKNOWN)]).packed()
+    rules = [carry(TCR2, 0), carry(PIR, UNKNOWN), carry(PIRE0, UNKNOWN), hide(BITMAP_2)]
+    carried = Table(rules).packed()
     home = _held("6.12", guest, Stay(machine))
     assert _registers(home.stream, tmp_path)[TCR2] == 0
     written = _with(home.stream, tmp_path, TCR2, WRITTEN)

@@ -32,7 +32,7 @@ from armferry.registers import Accelerator
 
 pytestmark = [pytest.mark.qemu, pytest.mark.kernel]
 
-IN_HOST = Path(__file__).with_name("in_host_live.py")
+IN_HOST = Path(__file__).parents[1] / "in_host_live.py"
 HOME, AWAY = "6.17", "6.12"
 MACHINE = "virt-10.0"
 TICKS = 3
@@ -53,7 +53,7 @@ class End:
             self.outer[name], inner[name] = socket.socketpair()
             stack.enter_context(inner[name])
         self._host = stack.enter_context(LabHost(spec(kernel), wires=inner))
-        self._host.put("/guest/kernel.elf", guest.read_bytes())
+        self._host.put("/guest/kernel", guest.read_bytes())
         self._host.put("/guest/in_host.py", IN_HOST.read_bytes())
 
     def do(self, *words: str) -> dict[str, Any]:
@@ -106,14 +106,14 @@ def test_live_between_two_kernels_and_back(guest_kernel: Path) -> None:
     older = from_options(psci_versions=("1.1",))
     with contextlib.ExitStack() as stack, ThreadPoolExecutor(2) as pool:
         home, away = (End(kernel, stack, guest_kernel) for kernel in (HOME, AWAY))
-        home.do("start", "1")
+        home.do("start", "1", "runs")
         home.do("ticks", "1", str(TICKS))
-        away.do("start", "2", "incoming")
+        away.do("start", "2", "waits")
 
         def cross(source: End, sender: str, target: End, receiver: str, name: str, j: Judge) -> Any:
             with carrying(source, target, name, j) as outcomes:
-                receiving = pool.submit(target.do, "receive", receiver, name)
-                sent = source.do("send", sender, name)
+                receiving = pool.submit(target.do, "receive", receiver, "plain", name)
+                sent = source.do("send", sender, "plain", name)
                 received = receiving.result()
             assert sent["state"]["status"] == "completed", (sent, received)
             assert received["state"]["status"] == "completed", received
@@ -131,7 +131,7 @@ def test_live_between_two_kernels_and_back(guest_kernel: Path) -> None:
         assert log.faults() == ()
         assert (log.ticks[0].psci, log.ticks[-1].psci) == ("1.3", "1.1")
 
-        home.do("start", "3", "incoming")
+        home.do("start", "3", "waits")
         first = home.serial()
         back = cross(away, "2", home, "3", "back", judge(HOME))
         assert back.risk is Risk.LOSSLESS
