@@ -20,7 +20,8 @@ is saved. It comes *back* to the newer kernel, which presents the older one agai
 guest is bare-metal and notices what a move loses. Kernels are Debian's, on an emulated Neoverse N1.
 
 What is done at the boundary is the same for each QEMU: how many registers are hidden, which are
-set, which are carried.
+set, which are carried. Where a step could not be done, its column has the register that prevents
+it, by vCPU; `armferry-qemu` refuses such a birth by name before QEMU starts.
 """
 
 

@@ -88,7 +88,10 @@ def start(number: str, waits: bool, program: str, words: list[str]) -> dict[str,
         subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=environment
         )
-    return Monitor(number).execute("query-status", {})
+    try:
+        return Monitor(number).execute("query-status", {})
+    except OSError:  # QEMU is gone, or was never there
+        raise SystemExit(Path(f"/tmp/qemu-{number}").read_text()) from None
 
 
 def wire(name: str) -> int:

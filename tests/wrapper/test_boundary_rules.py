@@ -6,6 +6,8 @@ from armferry.wrapper.beside.boundary_rules import carried_rules, hidden_rules, 
 
 PSCI, TCR2, PIR = 0x6030000000140000, 0x603000000013C103, 0x603000000013C513
 WIDE = 0x6040000000150000
+DBGDTRTX = 0x40200000200E0298
+"""Of AArch32: in a level of every machine type before virt-11.0, and in no list of KVM's."""
 WHERE = (Origin(OriginKind.COMMAND_LINE, "-cpu"),)
 
 
@@ -27,8 +29,8 @@ def test_every_union_is_a_table() -> None:
 
 def test_policy_as_rules() -> None:
     policy = Policy(
-        hidden={PSCI: WHERE, WIDE: WHERE},
-        safe_missing={TCR2: WHERE, PIR: WHERE, PSCI: WHERE},
+        hidden={PSCI: WHERE, WIDE: WHERE, DBGDTRTX + 1: WHERE},
+        safe_missing={TCR2: WHERE, PIR: WHERE, PSCI: WHERE, DBGDTRTX: WHERE},
         resets={PIR: frozenset((7,))},
     )
     assert hidden_rules(policy) == [hide(PSCI)]

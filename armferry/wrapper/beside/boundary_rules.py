@@ -12,7 +12,14 @@ from armferry.boundary.trial import obstacles_here
 from armferry.ends import End, NotKnown
 from armferry.hosts.fingerprints.kvm import KvmHost, ask
 from armferry.policy import Policy, PsciVersion
-from armferry.registers import Accelerator, accelerator_of, psci_version_text
+from armferry.registers import (
+    Accelerator,
+    Cp32,
+    Cp64,
+    accelerator_of,
+    decode,
+    psci_version_text,
+)
 from armferry.wrapper.commandline.host_properties import SysregField
 from armferry.wrapper.errors import ArgumentFault
 
@@ -25,7 +32,7 @@ _WIDTHS = (4, 8)
 
 def hidden_rules(policy: Policy) -> list[Rule]:
     """Every hidden register of the policy that a vCPU under KVM may have."""
-    return [hide(index) for index in policy.hidden if 1 << (index >> 52 & 0xF) in _WIDTHS]
+    return [hide(index) for index in policy.hidden if _of_kvm(index)]
 
 
 def psci_rules(version: PsciVersion, program: str) -> list[Rule]:
@@ -87,7 +94,7 @@ def carried_rules(policy: Policy) -> list[Rule]:
     knows they hold then."""
     rules: list[Rule] = []
     for index in policy.safe_missing:
-        if index not in policy.hidden and 1 << (index >> 52 & 0xF) in _WIDTHS:
+        if index not in policy.hidden and _of_kvm(index):
             known = sorted(policy.resets.get(index, ()))
             rules.append(carry(index, known[0] if known else 0))
     return rules
@@ -116,6 +123,12 @@ def united(*groups: Iterable[Rule]) -> list[Rule]:
         *set_of.values(),
         *(rule for index, rule in carried.items() if index not in gone),
     ]
+
+
+def _of_kvm(index: int) -> bool:
+    """Whether a vCPU may have the register; none has those of AArch32, which are TCG's alone."""
+    aarch32 = isinstance(decode(index), Cp32 | Cp64)
+    return not aarch32 and 1 << (index >> 52 & 0xF) in _WIDTHS
 
 
 def _without(host: KvmHost, policy: Policy) -> Mapping[int, int]:
