@@ -24,7 +24,7 @@ from armferry.hosts.fingerprints.subject import Subject, open_subject
 from armferry.policy import Origin, OriginKind, Policy, PsciVersion, to_toml
 from armferry.registers import Accelerator, name
 
-__all__ = ["add_parsers"]
+__all__ = ["add_parsers", "baseline_of"]
 
 SCHEMA_VERSION = 1
 
@@ -58,16 +58,27 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prints the baseline; 2 when there is none."""
     subjects = [open_subject(text) for text in arguments.hosts]
+    hosts = shlex.join(arguments.hosts)
+    return baseline_of(
+        subjects, arguments.output, as_json=arguments.json, again=f"armferry baseline {hosts}"
+    )
+
+
+def baseline_of(subjects: list[Subject], output: Path | None, *, as_json: bool, again: str) -> int:
+    """Prints the baseline of these hosts, and writes it below `output`; 2 when there is none.
+
+    `again` is the command that makes it, without its output.
+    """
     for subject in subjects:
         _require_host(subject)
     baseline = make_baseline([subject.end for subject in subjects])
-    place = arguments.output or Path()
-    if arguments.output is not None and baseline.possible:
-        _write(arguments.output, baseline, subjects)
-    if arguments.json:
+    place = output or Path()
+    if output is not None and baseline.possible:
+        _write(output, baseline, subjects)
+    if as_json:
         print(json.dumps(_document(baseline, subjects, place), indent=1))
     else:
-        _show(baseline, subjects, place, written=arguments.output is not None)
+        _show(baseline, subjects, place, again="" if output is not None else again)
     return 0 if baseline.possible else 2
 
 
@@ -116,7 +127,7 @@ def _document(baseline: Baseline, subjects: list[Subject], place: Path) -> dict[
     }
 
 
-def _show(baseline: Baseline, subjects: list[Subject], place: Path, *, written: bool) -> None:
+def _show(baseline: Baseline, subjects: list[Subject], place: Path, *, again: str) -> None:
     for part, subject in zip(baseline.hosts, subjects, strict=True):
         render.heading(part.text)
         for line in _deeds(part):
@@ -133,9 +144,8 @@ def _show(baseline: Baseline, subjects: list[Subject], place: Path, *, written: 
             "these arguments can go from each of these hosts to every other",
             "good",
         )
-        if not written:
-            hosts = shlex.join(subject.text for subject in subjects)
-            render.next_step(f"armferry baseline {hosts} -o FOLDER")
+        if again:
+            render.next_step(f"{again} -o FOLDER")
         return
     for obstacle in baseline.impossible:
         render.line(f"impossible, because {obstacle}", "bad")

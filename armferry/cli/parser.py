@@ -40,6 +40,9 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "host": "what this host has, and its stored fingerprints",
         "hook": "libvirt's hook: stop a move that cannot work before anything is sent",
     },
+    "Fleet": {
+        "fleet": "every host and guest of a site: who can go where, who can come back",
+    },
     "Lab": {
         "lab": "real QEMUs and kernels, under emulation",
         "completion": "words for bash, zsh or fish to complete",

@@ -132,6 +132,7 @@ class Host:
     failure_domain: str = ""
     heard: float = 0.0
     classes: Mapping[str, str] = field(default_factory=dict)
+    site: str = ""
 
     def class_of(self, kind: str) -> str | None:
         """Its class for guests of `kind`; None where nothing is known of it."""
@@ -142,7 +143,7 @@ class Host:
 class Guest:
     """A guest on a host: `kind` is machine type, CPU and accelerator as `GuestKind.guest` has them,
     `birth` the class of the host that it was started on, `memory` in bytes. `pins` are the hosts
-    that it may run on, empty for all.
+    that it may run on, empty for all. `name` is empty where the id is one.
     """
 
     id: str
@@ -151,6 +152,7 @@ class Guest:
     birth: str
     memory: int = 0
     pins: frozenset[str] = frozenset()
+    name: str = ""
 
 
 @dataclass(frozen=True)

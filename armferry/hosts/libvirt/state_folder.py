@@ -29,6 +29,7 @@ __all__ = [
     "OtherHosts",
     "StateFault",
     "Stored",
+    "host_folder",
     "kinds_of_domains",
     "kinds_of_hosts",
     "other_hosts",
@@ -146,6 +147,20 @@ def stored(state: Path) -> tuple[Stored, ...]:
     """This host's fingerprints. Raises StateFault or FingerprintError."""
     folder = state / "host"
     return tuple(Stored(*row, _load(folder / row[1])) for row in _rows(folder))
+
+
+def host_folder(folder: Path) -> tuple[str, tuple[tuple[GuestKind, str], ...]]:
+    """The host whose own folder, or a copy of it, this is: its name, its kinds with their files.
+
+    The name is empty in a folder of an armferry that did not write it. Raises StateFault.
+    """
+    rows = tuple((kind, Path(file).name) for kind, file, *_ in _rows(folder))
+    try:
+        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StateFault(f"{folder / _INDEX}: cannot be read: {error}") from error
+    name = index.get("name")
+    return name if isinstance(name, str) and name.isprintable() else "", rows
 
 
 def _rows(folder: Path) -> list[tuple[GuestKind, str, str, tuple[int, int]]]:

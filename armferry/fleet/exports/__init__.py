@@ -1,0 +1,1 @@
+"""What is known of a fleet in the forms of other programs."""

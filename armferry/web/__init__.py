@@ -1,0 +1,1 @@
+"""Pages and pictures of a fleet: one file each, nothing fetched, readable without a script."""
