@@ -8,9 +8,10 @@ from typing import Any
 from armferry.cli import render
 from armferry.cli.baseline import baseline_of
 from armferry.cli.fleet_open import open_standing, open_store
-from armferry.cli.judgement import EXIT_CODES, Report, document, show
+from armferry.cli.judgement import EXIT_CODES, Report, document
 from armferry.cli.render import Cell as Shown
 from armferry.cli.render import Table
+from armferry.cli.verdict_text import show
 from armferry.decide import judge
 from armferry.ends import Move
 from armferry.errors import ArmferryError

@@ -27,7 +27,7 @@ OLD, NEW, NEWEST = (
 def standing_of(place: Path, *reports: HostReport, **policy: list[str]) -> Standing:
     database = open_database(str(place / "fleet.sqlite"))
     write_reports(database, reports)
-    return Standing(Store(database), command_line=from_options(**policy))  # type: ignore[arg-type]
+    return Standing(Store(database), command_line=from_options(**policy))
 
 
 def test_matrix_by_kernel(tmp_path: Path) -> None:
