@@ -6,8 +6,20 @@ are within a major version; they stand at the top of the package as well: `armfe
 """
 
 from armferry.api.decisions import Plan, Report, check, plan
+from armferry.api.ferrying import Ferried, ferry
 from armferry.api.hosts import fingerprint
 from armferry.api.rules import Rules
 from armferry.api.states import Inspection, inspect
 
-__all__ = ["Inspection", "Plan", "Report", "Rules", "check", "fingerprint", "inspect", "plan"]
+__all__ = [
+    "Ferried",
+    "Inspection",
+    "Plan",
+    "Report",
+    "Rules",
+    "check",
+    "ferry",
+    "fingerprint",
+    "inspect",
+    "plan",
+]

@@ -11,7 +11,7 @@ from armferry.ends import Move
 from armferry.hosts.fingerprints.subject import Subject
 from armferry.policy import Policy, problems, to_toml
 
-__all__ = ["Plan", "Report", "check", "plan"]
+__all__ = ["Plan", "Report", "check", "judged", "plan"]
 
 _DEFAULT = Rules()
 
@@ -116,6 +116,17 @@ def check(
     >>> report.answer, report.risk, report.stock_works
     ('works-with-policy', 'lossless', False)
     """
+    return judged(opened(source), destination, rules, source_fingerprint, destination_qemu)
+
+
+def judged(
+    source: Subject,
+    destination: EndLike,
+    rules: Rules,
+    source_fingerprint: EndLike | None,
+    destination_qemu: str,
+) -> Report:
+    """The verdict on moving what was opened before."""
     move, policy, here, there = _move(
         source, destination, rules, source_fingerprint, destination_qemu
     )
@@ -147,18 +158,20 @@ def plan(
     >>> [(entry.name, entry.action) for entry in found.decided.entries]
     [('PSCI_VERSION', 'cap at destination')]
     """
-    move, policy, _, _ = _move(source, destination, rules, source_fingerprint, destination_qemu)
+    move, policy, _, _ = _move(
+        opened(source), destination, rules, source_fingerprint, destination_qemu
+    )
     return Plan(make_plan(move, policy))
 
 
 def _move(
-    source: EndLike,
+    here: Subject,
     destination: EndLike,
     rules: Rules,
     host: EndLike | None,
     qemu: str,
 ) -> tuple[Move, Policy, Subject, Subject]:
-    here, there = opened(source), opened(destination)
+    there = opened(destination)
     move = Move.between(
         here.end, there.end, host=None if host is None else opened(host).end, qemu=qemu
     )

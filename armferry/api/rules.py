@@ -37,7 +37,7 @@ class Rules:
     def policy(self, machine: str, accelerator: Accelerator | None) -> Policy:
         """What applies to guests of `machine`. Raises PolicyError."""
         return aggregate(
-            machine or self.machine or "virt",
+            machine or self.machine,
             accelerator,
             builtin=self.builtin,
             site=read_site(SITE_FOLDER) if self.site else (),

@@ -17,12 +17,12 @@ from armferry.decide import differences
 from armferry.decide.baseline import Baseline, HostPart, make_baseline
 from armferry.errors import ArmferryError
 from armferry.facts import qemu_release, release_key
-from armferry.ferry.copy import written_beside
 from armferry.hosts.files.descriptor import write_all
 from armferry.hosts.fingerprints.fingerprint import Fingerprint, Provenance, dump
 from armferry.hosts.fingerprints.subject import Subject, open_subject
 from armferry.policy import Origin, OriginKind, Policy, PsciVersion, to_toml
 from armferry.registers import Accelerator, name
+from armferry.rewriting.copy import written_beside
 
 __all__ = ["add_parsers", "baseline_of"]
 

@@ -1,13 +1,10 @@
 """`armferry ferry`: a saved state rewritten so that the destination accepts it."""
 
 import argparse
-import contextlib
 import json
 import os
 import shlex
-import stat
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,31 +26,17 @@ from armferry.cli.trace import add_trace
 from armferry.cli.verdict_text import show, show_answer
 from armferry.decide import Answer
 from armferry.errors import ArmferryError
-from armferry.ferry.copy import Mark, copy_with_tail, send_with_tail, written_beside
-from armferry.ferry.edits import edit_of
-from armferry.ferry.pump import pump
-from armferry.ferry.snapshot import rewrite_snapshot
-from armferry.hosts.files.in_place import FileInPlace, finish, undo
-from armferry.hosts.files.locked import FileWindow
-from armferry.hosts.files.qcow2.image import Image
-from armferry.hosts.files.qcow2.state import SnapshotState
-from armferry.hosts.files.saved_file import (
-    Saved,
-    head_in,
-    named_state,
-    opened_image,
-    saved_of_snapshot,
-)
+from armferry.hosts.files.in_place import finish, undo
+from armferry.hosts.files.saved_file import Saved, named_state
 from armferry.hosts.fingerprints.subject import (
     STANDARD_INPUT,
-    naming,
     standard_input,
-    state_in,
     stream_subject,
 )
 from armferry.printable import printable
-from armferry.stream import StateEdit, rewrite_tail
-from armferry.stream.save_image import SaveImage
+from armferry.rewriting.edits import edit_of
+from armferry.rewriting.saved import ferry_file, ferry_through
+from armferry.stream import StateEdit
 
 __all__ = ["add_parsers"]
 
@@ -111,12 +94,18 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.usage_error("--in-place needs a file")
     check_ends(arguments)
     if arguments.target not in (None, STANDARD_OUTPUT):
+        _refuse_same_file(arguments.source, arguments.target)
         refuse_overwriting(
             arguments.target, (arguments.to, arguments.source_fingerprint, *arguments.policy)
         )
-    if arguments.source == STANDARD_INPUT:
-        return _through(arguments, standard_input(), Path(arguments.target))
-    return _file(arguments)
+    return _rewrite(arguments)
+
+
+def _refuse_same_file(source: str, target: str) -> None:
+    if source != STANDARD_INPUT and os.path.realpath(source) == os.path.realpath(target):
+        raise ArmferryError(
+            f"{target}: IN and OUT are the same file; use --in-place, which keeps a journal"
+        )
 
 
 def _recover(arguments: argparse.Namespace) -> int:
@@ -135,106 +124,29 @@ def _recover(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _file(arguments: argparse.Namespace) -> int:
-    path, snapshot = named_state(arguments.source)
-    with FileInPlace(path) if arguments.in_place else FileWindow(path) as window:
-        with naming(arguments.source):
-            image = opened_image(window, change=arguments.in_place)
-            if image is not None:
-                return _snapshot(arguments, window, image, snapshot)
-            head = head_in(window)
-        if head.codec is not None:
-            # there is nothing in it that could be changed where it lies
-            os.lseek(window.fileno(), 0, os.SEEK_SET)
-            return _through(arguments, window.fileno(), Path(arguments.target or path))
-        saved = state_in(window, snapshot)
-        judgement = judge_move(arguments, stream_subject(arguments.source, saved))
-        if judgement.verdict.answer is not Answer.FAILS:
-            tail, size = rewrite_tail(saved.state, edit_of(judgement.verdict)), saved.state.size
-            if isinstance(window, FileInPlace):
-                if tail is not None:
-                    window.rewrite(tail, size)
-            elif arguments.target == STANDARD_OUTPUT:
-                out = _standard_output()
-                with bytes_bar(f"ferrying {path.name}", size) as bar:
-                    send_with_tail(window, out, size, tail, bar)
-            else:
-                mark = _mark(head.image)
-                with bytes_bar(f"ferrying {path.name}", size) as bar:
-                    copy_with_tail(window, Path(arguments.target), size, tail, bar, mark=mark)
-    return _report(arguments, judgement)
-
-
-def _snapshot(arguments: argparse.Namespace, window: FileWindow, image: Image, name: str) -> int:
-    """The state of a snapshot, in its image or out of it as a plain stream."""
-    saved = saved_of_snapshot(image, name)
-    assert saved.snapshot is not None
-    judgement = judge_move(arguments, stream_subject(arguments.source, saved))
-    if judgement.verdict.answer is not Answer.FAILS:
-        tail = rewrite_tail(saved.state, edit_of(judgement.verdict))
-        if isinstance(window, FileInPlace):
-            if tail is not None:
-                rewrite_snapshot(window, image, saved.snapshot, tail)
-        else:
-            state = SnapshotState(image, saved.snapshot)
-            with (
-                _output(arguments, window) as out,
-                bytes_bar(f"ferrying {saved.snapshot.name}", state.size) as bar,
-            ):
-                send_with_tail(state, out, state.size, tail, bar)
-    return _report(arguments, judgement)
-
-
-@contextlib.contextmanager
-def _output(arguments: argparse.Namespace, like: FileWindow) -> Iterator[int]:
-    if arguments.target == STANDARD_OUTPUT:
-        yield _standard_output()
-        return
-    with written_beside(Path(arguments.target), like=like.fileno()) as descriptor:
-        yield descriptor
-
-
-def _mark(image: SaveImage | None) -> Mark | None:
-    if image is None:
-        return None
-    return Mark(image.header.encode(complete=False), image.header.encode(complete=True))
-
-
-def _through(arguments: argparse.Namespace, source: int, target: Path) -> int:
-    """A descriptor to a file or to standard output, memory bounded."""
+def _rewrite(arguments: argparse.Namespace) -> int:
+    """Reads, decides and writes; what is refused is not written."""
     judgements: list[Report] = []
 
-    def edits(saved: Saved) -> StateEdit:
+    def decide(saved: Saved) -> StateEdit | None:
         judgement = judge_move(arguments, stream_subject(arguments.source, saved))
         judgements.append(judgement)
-        if judgement.verdict.answer is Answer.FAILS:
-            raise _Refused
-        return edit_of(judgement.verdict)
+        fails = judgement.verdict.answer is Answer.FAILS
+        return None if fails else edit_of(judgement.verdict)
 
-    with (
-        contextlib.suppress(_Refused),  # the report says so
-        naming(arguments.source),
-        _bar_of(arguments.source, source) as step,
-    ):
-        if arguments.target == STANDARD_OUTPUT:
-            pump(source, _standard_output(), edits, step)
-        else:
-            like = None if arguments.source == STANDARD_INPUT else source
-            with written_beside(target, like=like) as descriptor:
-                pump(source, descriptor, edits, step)
+    target = _target(arguments)
+    if arguments.source == STANDARD_INPUT:
+        assert target is not None
+        ferry_through(STANDARD_INPUT, standard_input(), target, decide, bytes_bar)
+    else:
+        ferry_file(arguments.source, target, decide, bytes_bar)
     return _report(arguments, judgements[0])
 
 
-@contextlib.contextmanager
-def _bar_of(name: str, source: int) -> Iterator[Callable[[], None] | None]:
-    """A bar that follows how far `source` has been read, where that is a file."""
-    about = os.fstat(source)
-    size = about.st_size if stat.S_ISREG(about.st_mode) else 0
-    with bytes_bar(f"ferrying {Path(name).name}", size) as bar:
-        if bar is None:
-            yield None
-        else:
-            yield lambda: bar(min(os.lseek(source, 0, os.SEEK_CUR), size), size)
+def _target(arguments: argparse.Namespace) -> Path | int | None:
+    if arguments.target == STANDARD_OUTPUT:
+        return _standard_output()
+    return None if arguments.target is None else Path(arguments.target)
 
 
 def _standard_output() -> int:
@@ -257,7 +169,7 @@ def _load_of(arguments: argparse.Namespace, judgement: Report, written: str) -> 
             f"migrate-incoming file:{shlex.quote(written)}"
         )
     program = "cat" if around is None or around.codec is None else f"{around.codec.word} -dc"
-    return f"QEMU ... -incoming 'exec:{program} {shlex.quote(written)}'"
+    return f"QEMU ... -incoming {shlex.quote(f'exec:{program} {shlex.quote(written)}')}"
 
 
 def _result(arguments: argparse.Namespace, judgement: Report) -> str:

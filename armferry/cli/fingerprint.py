@@ -230,9 +230,11 @@ def _write(fingerprint: Fingerprint, arguments: argparse.Namespace) -> int:
         sys.stdout.write(text)
         return 0
     from armferry.cli import render, words
-    from armferry.ferry.copy import written_beside
+    from armferry.cli.overwriting import refuse_losing_guest
     from armferry.hosts.files.descriptor import write_all
+    from armferry.rewriting.copy import written_beside
 
+    refuse_losing_guest(output)
     with written_beside(Path(output)) as descriptor:
         write_all(descriptor, text.encode())
     if arguments.json:

@@ -87,7 +87,8 @@ def _run(arguments: argparse.Namespace) -> int:
         f"{spec.memory} MiB, QEMU {qemu.version}; {arguments.output.stat().st_size >> 20} MiB"
     )
     shown = shlex.join([str(qemu.launcher), *spec.arguments()])
-    print(f"It goes on with: {shown} -serial stdio -incoming 'exec:cat {arguments.output}'")
+    load = shlex.quote(f"exec:cat {shlex.quote(str(arguments.output))}")
+    print(f"It goes on with: {shown} -serial stdio -incoming {load}")
     next_step(f"armferry inspect {shlex.quote(str(arguments.output))}")
     return 0
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from armferry.errors import ArmferryError
-from armferry.ferry.copy import written_beside
 from armferry.hosts.files.descriptor import write_all
 from armferry.lab.gate import gate_document, gate_lines, judge_update
 from armferry.lab.heat_map import heat_map
@@ -25,6 +24,7 @@ from armferry.lab.matrix_text import matrix_json, matrix_lines, tally
 from armferry.lab.naming import KERNEL, QEMU, host_named, qemu_inside
 from armferry.lab.nested import NestedQemu
 from armferry.lab.recording import host_key
+from armferry.rewriting.copy import written_beside
 
 __all__ = ["add_parsers"]
 

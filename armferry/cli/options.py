@@ -104,7 +104,7 @@ def policy_of(
     cannot be read or placed and for rules that cannot be meant.
     """
     return aggregate(
-        machine or arguments.machine or "virt",
+        machine or arguments.machine,
         accelerator,
         builtin=not arguments.no_builtin,
         site=read_site(SITE_FOLDER),

@@ -16,7 +16,7 @@ from armferry.cli.judgement import (
     source_host,
 )
 from armferry.cli.options import add_json, policy_of
-from armferry.cli.overwriting import refuse_overwriting
+from armferry.cli.overwriting import refuse_losing_guest, refuse_overwriting
 from armferry.decide import (
     Plan,
     make_plan,
@@ -27,10 +27,10 @@ from armferry.decide import (
     verdict_document,
 )
 from armferry.ends import End, Move
-from armferry.ferry.copy import written_beside
 from armferry.hosts.files.descriptor import write_all
 from armferry.hosts.fingerprints.subject import Subject, open_subject
 from armferry.policy import Policy, to_toml
+from armferry.rewriting.copy import written_beside
 
 __all__ = ["add_parsers"]
 
@@ -56,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         refuse_overwriting(
             arguments.output, (arguments.source, arguments.to, arguments.source_fingerprint)
         )
+        refuse_losing_guest(arguments.output)
     source = open_source(arguments)
     destination = open_subject(arguments.to)
     host = source_host(arguments)
@@ -121,6 +122,8 @@ def _show(plan: Plan, source: str, destination: str) -> None:
     for line in plan_prose(plan, source, destination).splitlines():
         indent = len(line) - len(line.lstrip())
         render.prose(line.lstrip(), indent=indent, hang=2 if indent else 6)
+    for note in plan.verdict.policy_notes:
+        render.prose(f"note: {note}", "warn", indent=0, hang=2)
     if not plan.works or not plan.entries:
         return
     for place, lines in plan_starts(plan).items():

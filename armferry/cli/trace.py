@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from armferry.cli.overwriting import refuse_overwriting
+from armferry.cli.overwriting import refuse_losing_guest, refuse_overwriting
 from armferry.decide import TraceEvent, trace_line
 from armferry.errors import ArmferryError, EnvironmentFault
 
@@ -52,6 +52,7 @@ def tracing(arguments: argparse.Namespace) -> Iterator[Callable[[TraceEvent], No
             *arguments.policy,
         ),
     )
+    refuse_losing_guest(target)
     try:
         file = Path(target).open("w", encoding="utf-8")  # noqa: SIM115 - closed below
     except OSError as error:

@@ -10,10 +10,10 @@ from typing import Any
 
 from armferry.decide import Answer, Verdict, Weight, compare_circumstances, judge
 from armferry.ends import UNKNOWN, End, Move, ResetKnowledge, guest_end
-from armferry.ferry.edits import edit_of
 from armferry.gateway.errors import Refused
 from armferry.policy import NO_RISK, Policy
 from armferry.registers import Accelerator
+from armferry.rewriting.edits import edit_of
 from armferry.stream import CpuState
 from armferry.stream.events import DeviceSection, RamBlock
 from armferry.stream.rewrite import new_payloads, rewrite_description, rewrite_sections

@@ -19,7 +19,6 @@ from pathlib import Path
 from armferry.cache import cache_folder
 from armferry.decide import Answer, Plan, Verdict, judge, make_plan
 from armferry.ends import Move
-from armferry.ferry.edits import edit_of
 from armferry.hosts.files.atomic import write_whole
 from armferry.hosts.fingerprints.kvm import Loaded, Refusal
 from armferry.lab.host import HostSpec, LabHost
@@ -28,6 +27,7 @@ from armferry.lab.pool import Hosts, two_at_once
 from armferry.lab.recording import Recording, record, recorded
 from armferry.lab.refusals import loaded, refusals
 from armferry.policy import aggregate
+from armferry.rewriting.edits import edit_of
 from armferry.stream import rewrite_tail
 
 __all__ = ["Cell", "Foretold", "foretell", "if_running", "record_all", "run_matrix"]

@@ -22,6 +22,12 @@ from armferry.registers import Accelerator
 __all__ = ["aggregate", "from_options", "present_as"]
 
 
+_NO_MACHINE = (
+    "neither end names a machine type, so the levels of no version of virt were applied; "
+    "--machine virt-10.0 applies those of that version"
+)
+
+
 def aggregate(
     machine: str,
     accelerator: Accelerator | None,
@@ -33,14 +39,18 @@ def aggregate(
 ) -> Policy:
     """Unite everything that applies to `machine` ("virt-10.0") under `accelerator`.
 
+    An empty `machine` is an unknown one: what applies to every machine type is united, and
+    a note says so.
     None stands for an accelerator that no entry names: it gets the entries for any.
     `builtin=False` leaves out the levels that armferry ships. Raises MachineError for a machine
     type that is declared like one which nothing declares, and DocumentError for a document whose
     level cannot be placed.
     """
     given = (*site, *files)
-    resolved = resolve(machine, given)
+    resolved = resolve(machine or "virt", given)
     policy = command_line
+    if not machine:
+        policy = policy.union(Policy(notes=frozenset((_NO_MACHINE,))))
     if resolved.note:
         policy = policy.union(Policy(notes=frozenset((resolved.note,))))
     for document in (*(builtin_levels() if builtin else ()), *given):

@@ -9,24 +9,28 @@ from pathlib import Path
 import pytest
 
 import armferry
-from armferry.api import decisions, hosts, rules, states
+from armferry.api import decisions, ferrying, hosts, rules, states
 from armferry.cli.main import main
 from armferry.errors import ArmferryError
 from armferry.hosts.fingerprints.atlas import read_atlas
 
-PUBLIC = ["Inspection", "Plan", "Report", "Rules", "check", "fingerprint", "inspect", "plan"]
+PUBLIC = [
+    *("Ferried", "Inspection", "Plan", "Report", "Rules"),
+    *("check", "ferry", "fingerprint", "inspect", "plan"),
+]
 ENDS = ("atlas:6.12/neoverse-n1", "atlas:6.17/neoverse-n1")
 STATE = Path(__file__).parents[1] / "stream" / "data" / "kvm_6.12_neoverse-n1_10.0.13.mig.xz"
 
 
-@pytest.mark.parametrize("module", [decisions, hosts, rules, states])
-def test_examples(module: object) -> None:
+@pytest.mark.parametrize("module", [decisions, ferrying, hosts, rules, states])
+def test_examples(module: object, recorded_state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(recorded_state.parent)
     result = doctest.testmod(module)  # type: ignore[arg-type]
     assert result.failed == 0
 
 
 def test_every_room_has_an_example() -> None:
-    runs = [doctest.DocTestFinder().find(one) for one in (decisions, rules, states)]
+    runs = [doctest.DocTestFinder().find(one) for one in (decisions, ferrying, rules, states)]
     assert all(any(test.examples for test in found) for found in runs)
 
 
@@ -75,6 +79,22 @@ def test_a_state_is_inspected(recorded_state: Path) -> None:
     assert found.registers()["PSCI_VERSION"] == 0x10001
 
 
+def test_a_state_is_ferried(recorded_state: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = armferry.ferry(recorded_state, out, ENDS[1])
+    assert (done.written, done.changed, done.report.answer) == (out, True, "works-with-policy")
+    assert armferry.check(out, ENDS[1]).answer == "works"
+    before = recorded_state.read_bytes()
+    none = armferry.Rules(builtin=False)
+    refused = armferry.ferry(recorded_state, tmp_path / "no", ENDS[1], rules=none)
+    assert (refused.written, refused.changed, refused.report.answer) == (None, False, "fails")
+    assert not (tmp_path / "no").exists()
+    assert recorded_state.read_bytes() == before
+    in_place = armferry.ferry(recorded_state, None, ENDS[1])
+    assert in_place.written == recorded_state
+    assert recorded_state.read_bytes() == out.read_bytes()
+
+
 @pytest.fixture
 def recorded_state(tmp_path: Path) -> Path:
     import lzma
@@ -92,6 +112,8 @@ def recorded_state(tmp_path: Path) -> Path:
         lambda: armferry.check(*ENDS, rules=armferry.Rules(tolerate=["nonsense"])),
         lambda: armferry.fingerprint("virt-10.0", qemu="/nowhere"),
         lambda: armferry.inspect("/nowhere"),
+        lambda: armferry.ferry("/nowhere", "out", ENDS[0]),
+        lambda: armferry.ferry("/nowhere", "/nowhere", ENDS[0]),
     ],
 )
 def test_errors_are_one_tree(call: object, capsys: pytest.CaptureFixture[str]) -> None:

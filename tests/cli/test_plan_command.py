@@ -2,6 +2,8 @@
 
 import json
 import lzma
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -98,3 +100,73 @@ def test_as_a_document(guests: tuple[str, str], capsys: pytest.CaptureFixture[st
     assert document["back"]["stock"]["verdict"] == "unknown"
     assert document["back"]["entries"] == []
     assert [one["subject"] for one in document["back"]["sections"]] == ["cpu/wfxt-timer"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("plan", "{old}", "--to", "{new}", "-o", "{kept}"),
+        ("fingerprint", "stream", "{old}", "-o", "{kept}"),
+        ("check", "{old}", "--to", "{new}", "--trace", "{kept}"),
+    ],
+)
+@pytest.mark.parametrize("begin", [b"QEVM", b"LibvirtQemudSave", b"\x1f\x8b\x08"])
+def test_no_document_replaces_a_saved_guest(
+    words: tuple[str, ...],
+    begin: bytes,
+    guests: tuple[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    kept = tmp_path / "kept"
+    content = begin + bytes(100)
+    kept.write_bytes(content)
+    places = {"old": guests[0], "new": guests[1], "kept": str(kept)}
+    assert main([word.format(**places) for word in words]) == 3
+    what = "something compressed" if begin == b"\x1f\x8b\x08" else "a saved guest"
+    said = f"armferry: {kept}: holds {what}, which would be lost; name another file\n"
+    assert capsys.readouterr() == ("", said)
+    assert kept.read_bytes() == content
+
+
+def test_in_and_out_are_two_files(
+    guests: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = tmp_path / "guest.state"
+    state.write_bytes(Path(guests[0]).read_bytes())
+    link = tmp_path / "link"
+    link.symlink_to(state)
+    for out in (state, link):
+        assert main(["ferry", str(state), str(out), "--to", guests[1]]) == 3
+        assert capsys.readouterr().err == (
+            f"armferry: {out}: IN and OUT are the same file; use --in-place, which keeps a "
+            "journal\n"
+        )
+    assert state.read_bytes() == Path(guests[0]).read_bytes()
+
+
+def test_command_that_loads_the_state_can_be_pasted(
+    guests: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "it's new"
+    assert main(["ferry", guests[1], str(out), "--to", guests[0]]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    _, _, _, option, uri = shlex.split(last)
+    assert (option, uri[:5]) == ("-incoming", "exec:")
+    loaded = subprocess.run(uri[5:], shell=True, capture_output=True, check=True)
+    assert loaded.stdout == out.read_bytes()
+
+
+def test_levels_of_an_unknown_machine_type_are_told_of(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ends = ("atlas:6.17/neoverse-n1", "--to", "atlas:6.12/neoverse-n1")
+    note = (
+        "note: neither end names a machine type, so the levels of no version of virt were applied; "
+        "--machine virt-10.0 applies those of that version\n"
+    )
+    for verb in ("check", "plan"):
+        main([verb, *ends])
+        assert note in capsys.readouterr().out
+        main([verb, *ends, "--machine", "virt-10.0"])
+        assert note not in capsys.readouterr().out

@@ -1,8 +1,8 @@
 """Whole screens as a person sees them, 80 and 120 columns wide, held against files.
 
 What is shown is the real command's, on recorded guests and the atlas. In a file `…` stands for what
-differs from host to host. To see what a change does to all of them, and to take it over, run this
-file as a program: `python -m tests.cli.test_screens`.
+differs from host to host. To take over what a change does to the others, run this file as a
+program: `python -m tests.cli.test_screens`.
 """
 
 import fcntl
@@ -130,7 +130,9 @@ def main() -> None:
     for columns in WIDTHS:
         with tempfile.TemporaryDirectory() as folder:
             for name, screen in screens(Path(folder), columns).items():
-                golden(name, columns).write_text(screen, encoding="utf-8")
+                file = golden(name, columns)
+                if not file.exists() or ANYTHING not in file.read_text(encoding="utf-8"):
+                    file.write_text(screen, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from armferry.decide import Answer, Plan, Risk, judge, make_plan
 from armferry.ends import Move
-from armferry.ferry.edits import edit_of
 from armferry.hosts.fingerprints.subject import Subject, open_subject
 from armferry.hosts.qmp.process import QemuProcess
 from armferry.lab.kernels import KernelStore
@@ -15,6 +14,7 @@ from armferry.lab.linux import LinuxLog, LinuxMachine, LinuxSpec
 from armferry.lab.linux.machine import GuestSilent
 from armferry.lab.qemu_install import InstalledQemu
 from armferry.policy import aggregate
+from armferry.rewriting.edits import edit_of
 from armferry.stream import rewrite_tail
 
 __all__ = ["KERNEL", "MACHINE", "LinuxRig", "Pair", "Told"]

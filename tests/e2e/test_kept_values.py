@@ -7,12 +7,12 @@ import pytest
 
 from armferry.decide import judge
 from armferry.ends import Move
-from armferry.ferry.edits import edit_of
 from armferry.hosts.fingerprints.subject import open_subject
 from armferry.hosts.qmp.process import MachineSpec, QemuProcess
 from armferry.lab.qemu_install import InstalledQemu
 from armferry.policy import aggregate
 from armferry.registers import parse_register
+from armferry.rewriting.edits import edit_of
 from armferry.stream import CpuEdit, StateEdit, rewrite_tail
 
 pytestmark = pytest.mark.qemu

@@ -25,12 +25,12 @@ from armferry.decide import (
     plan_toml,
 )
 from armferry.ends import Move
-from armferry.ferry.edits import edit_of
 from armferry.hosts.fingerprints.subject import Subject, open_subject
 from armferry.hosts.qmp.process import LoadResult, MachineSpec, QemuProcess
 from armferry.lab.guest import GuestLog
 from armferry.lab.qemu_install import InstalledQemu
 from armferry.policy import EMPTY, OriginKind, Policy, aggregate, parse_document
+from armferry.rewriting.edits import edit_of
 from armferry.stream import rewrite_tail
 
 pytestmark = pytest.mark.qemu

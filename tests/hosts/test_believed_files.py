@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from armferry.ferry.copy import written_beside
 from armferry.hosts.files.atomic import write_whole
 from armferry.hosts.files.descriptor import write_all
 from armferry.hosts.files.in_place import FileInPlace, finish, undo
@@ -25,6 +24,7 @@ from armferry.hosts.files.journal import (
 )
 from armferry.hosts.files.likeness import make_alike
 from armferry.hosts.files.locked import FileWindow
+from armferry.rewriting.copy import written_beside
 from armferry.stream.rewrite import NewTail
 
 STRANGER = 1234

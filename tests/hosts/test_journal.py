@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from armferry.ferry.copy import copy_with_tail
 from armferry.hosts.files.in_place import (
     FileInPlace,
     ForeignJournal,
@@ -26,6 +25,7 @@ from armferry.hosts.files.journal import (
     write_journal,
 )
 from armferry.hosts.files.locked import FileWindow
+from armferry.rewriting.copy import copy_with_tail
 from armferry.stream import NewTail
 
 HEAD = bytes(range(256)) * 64

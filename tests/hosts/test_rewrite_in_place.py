@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from armferry.ferry.snapshot import rewrite_snapshot
 from armferry.hosts.files.descriptor import UnreadableFile
 from armferry.hosts.files.in_place import (
     FileInPlace,
@@ -37,6 +36,7 @@ from armferry.hosts.files.qcow2.image import Image
 from armferry.hosts.files.qcow2.locks import ImageInUse, lock_image
 from armferry.hosts.files.qcow2.state import SnapshotState
 from armferry.hosts.files.saved_file import opened_image
+from armferry.rewriting.snapshot import rewrite_snapshot
 from armferry.stream import NewTail
 
 from .qcow2.conftest import Bytes, Kind, count, make

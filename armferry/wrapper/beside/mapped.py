@@ -14,9 +14,9 @@ import threading
 from collections.abc import Callable
 
 from armferry.errors import ArmferryError
-from armferry.ferry.edits import edit_of
 from armferry.gateway.session import Judging
 from armferry.hosts.files.descriptor import DescriptorWindow, write_at
+from armferry.rewriting.edits import edit_of
 from armferry.stream import NewTail, SavedState, read_saved, rewrite_tail
 from armferry.stream.mapped import plain_stream
 from armferry.wrapper.errors import UriFault

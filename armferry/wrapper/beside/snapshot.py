@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from armferry.errors import ArmferryError
-from armferry.ferry.edits import edit_of
-from armferry.ferry.snapshot import rewrite_snapshot
 from armferry.gateway import Judge
 from armferry.hosts.files.in_place import FileInPlace
 from armferry.hosts.files.qcow2.format import MAGIC, is_qcow2
@@ -20,6 +18,8 @@ from armferry.hosts.files.qcow2.locks import ImageInUse
 from armferry.hosts.files.saved_file import opened_image, saved_of_snapshot
 from armferry.hosts.qmp.options import options_of
 from armferry.option_text import keyed
+from armferry.rewriting.edits import edit_of
+from armferry.rewriting.snapshot import rewrite_snapshot
 from armferry.stream import rewrite_tail
 from armferry.wrapper.errors import SetUpFault
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from armferry.ferry.errors import FerryError, WriteFault
 from armferry.hosts.files.atomic import replaced
 from armferry.hosts.files.descriptor import write_all
 from armferry.hosts.files.journal import interrupted, read_journal
 from armferry.hosts.files.likeness import make_alike
 from armferry.hosts.files.locked import LockedFile
+from armferry.rewriting.errors import FerryError, WriteFault
 
 if TYPE_CHECKING:
     from armferry.stream import NewTail, Window

@@ -11,10 +11,10 @@ import os
 import stat
 from collections.abc import Callable
 
-from armferry.ferry.errors import FerryError, WriteFault
 from armferry.hosts.files.compression import compressed
 from armferry.hosts.files.descriptor import write_all
 from armferry.hosts.files.saved_file import Saved, StreamHead, take_head
+from armferry.rewriting.errors import FerryError, WriteFault
 from armferry.stream import SavedCollector, StateEdit, StreamParser, old_tail, rewrite_tail
 
 __all__ = ["Edits", "pump"]

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from armferry.ferry.copy import copy_with_tail, send_with_tail, written_beside
-from armferry.ferry.errors import FerryError, WriteFault
 from armferry.hosts.files.journal import InterruptedRewrite, Journal, write_journal
 from armferry.hosts.files.locked import FileWindow
+from armferry.rewriting.copy import copy_with_tail, send_with_tail, written_beside
+from armferry.rewriting.errors import FerryError, WriteFault
 from armferry.stream import NewTail
 
 MIB = 1 << 20

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from armferry.ferry.copy import Mark, copy_with_tail
-from armferry.ferry.pump import pump
 from armferry.hosts.files.compression import codec_of_image, compressed
 from armferry.hosts.files.in_place import FileInPlace
 from armferry.hosts.files.locked import FileWindow
 from armferry.hosts.files.saved_file import Saved, image_in, saved_in
+from armferry.rewriting.copy import Mark, copy_with_tail
+from armferry.rewriting.pump import pump
 from armferry.stream import CpuEdit, StateEdit, rewrite_tail
 from armferry.stream.save_image import Compression, SaveImage, SaveImageHeader
 
