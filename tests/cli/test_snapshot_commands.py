@@ -19,6 +19,8 @@ from armferry.cli.main import main
 from armferry.stream import CpuEdit, StateEdit, read_saved, rewrite_tail
 from armferry.stream.save_image import Compression
 
+from .test_schemas import hold
+
 DATA = Path(__file__).parents[1] / "stream" / "data"
 DROPPED = 0x40200000200E0298  # DBGDTRTX, which QEMU 10.0.13 does not have
 CLUSTER = 1 << 16
@@ -138,6 +140,7 @@ def test_a_snapshot_goes_through_every_command(
     armferry: Command, disk: Path, there: Path, tmp_path: Path
 ) -> None:
     listed = json.loads(armferry("inspect", disk, "--json").stdout)
+    hold(listed, "snapshots")
     assert listed["snapshots"] == [
         {"id": "1", "name": "old", "date": "2025-11-24T16:00:00Z", "state_bytes": len(HERE),
          "machine": "virt-10.0"},
