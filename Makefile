@@ -12,7 +12,7 @@ SOURCES := $(shell find armferry -type f -not -name '*.pyc') pyproject.toml hatc
 CODE := $(wildcard armferry tests benchmarks fuzz tools/*.py hatch_build.py)
 PYTEST := $(BIN)/pytest -n 2
 
-.PHONY: help man venv wheels rig lint test test-full demo bench fuzz faults live soak lock
+.PHONY: help man docs venv wheels rig lint test test-full demo bench fuzz faults live soak lock
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -45,6 +45,13 @@ wheels: .venv/.tools ## dist/: the wheel for any machine, and the one for aarch6
 man: venv ## dist/man: a page for each command
 	$(BIN)/python tools/man_pages.py dist/man
 
+docs: venv ## dist/site: the documentation as a site, links checked, without a warning
+	[ -x .venv/docs/bin/mkdocs ] || { python3 -m venv .venv/docs; \
+	    .venv/docs/bin/pip install --quiet --disable-pip-version-check \
+	    -r tools/docs-requirements.txt; }
+	.venv/docs/bin/mkdocs build --quiet --strict --site-dir dist/site
+	! grep -rE --include='*.html' 'src="(https?:)?//|<link[^>]*href="(https?:)?//' dist/site
+
 rig: venv ## the five QEMU releases and two libvirts, installed side by side in the cache
 	tools/bootstrap-debian
 	$(BIN)/armferry lab qemu install all
@@ -54,7 +61,7 @@ lint: venv ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict --explicit-package-bases $(CODE)
 
-test: rig lint ## lint and tests, in minutes
+test: rig lint docs ## lint, documentation and tests, in minutes
 	$(PYTEST) -m "not full"
 
 test-full: rig lint ## lint and all tests, with the long sweeps

@@ -1,11 +1,13 @@
 """Lines of QEMU, libvirt and Linux, explained."""
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from armferry.cli.main import main
 from armferry.explain import KnownLine, explain_line, explain_log, explain_text, known_lines
 from armferry.explain.lines import LONGEST_LINE, MOST_KINDS
 
@@ -108,3 +110,16 @@ def test_whatever_stands_around_a_line(known: KnownLine, before: str, after: str
     found = explain_line(f"{before} {known.example} {after}")
     assert found is not None
     assert re.fullmatch(r"[\w-]+", found.name)
+
+
+PASTED = sorted((Path(__file__).parent / "pasted").glob("*.txt"))
+
+
+@pytest.mark.parametrize("file", PASTED, ids=lambda file: file.stem)
+def test_pasted_lines_are_explained_as_their_files_have_it(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each file begins with the line that was pasted; the rest is what `explain` says of it."""
+    text = file.read_text(encoding="utf-8")
+    assert main(["explain", text.partition("\n")[0]]) == 0
+    assert capsys.readouterr().out == text
