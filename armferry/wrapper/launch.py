@@ -180,7 +180,7 @@ class _Launch:
             kept.add(preload.reports.fileno())
         for number in kept:
             os.set_inheritable(number, False)
-        deferred = subject.incoming == "defer"
+        deferred = judged and subject.incoming == "defer"
         service = Service(
             folder=self._folder,
             endpoints=endpoints,

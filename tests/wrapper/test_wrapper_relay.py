@@ -176,9 +176,17 @@ def test_what_cannot_be_led_is_answered_as_qemu_answers(hiding: Rig) -> None:
     }
 
 
-def test_nothing_can_come_where_nothing_is_awaited(rig: Rig) -> None:
-    rig.client.sendall(b'{"execute":"migrate-incoming","arguments":{"uri":"tcp:127.0.0.1:0"}}')
-    answer = json.loads(rig.client.recv(1000))
-    assert answer["error"]["desc"] == (
-        "armferry: this QEMU was not started with -incoming, so nothing can come"
-    )
+@pytest.mark.parametrize(
+    "command",
+    [
+        {"execute": "migrate-incoming", "arguments": {"uri": "tcp:127.0.0.1:0"}},
+        {
+            "execute": "human-monitor-command",
+            "arguments": {"command-line": "migrate_incoming tcp:127.0.0.1:0"},
+        },
+    ],
+)
+def test_what_comes_is_qemus_own_where_nothing_is_judged(rig: Rig, command: dict[str, Any]) -> None:
+    """With x-armferry-carry=on nothing stands before QEMU; without -incoming, QEMU says so."""
+    rig.client.sendall(json.dumps(command).encode())
+    assert rig.to_qemu() == (command, [])

@@ -114,9 +114,10 @@ class GatewayTransfer:
 class Transfers:
     """Every migration of one QEMU.
 
-    `folder` is private and holds the sockets. `incoming` judges what comes; None where nothing
-    can come. `outgoing` is None where nothing is hidden, so that migrations go straight out.
-    `alive` tells whether QEMU still runs. `fdsets` are the descriptors that addresses may name.
+    `folder` is private and holds the sockets. `incoming` judges what comes; None where nothing can
+    come, or nothing stands before QEMU. `outgoing` is None where nothing is hidden, so that
+    migrations go straight out. `alive` tells whether QEMU still runs. `fdsets` are the descriptors
+    that addresses may name.
     """
 
     def __init__(
@@ -142,14 +143,18 @@ class Transfers:
         self._in: GatewayTransfer | None = None
 
     @property
+    def judges_incoming(self) -> bool:
+        """Whether what comes goes through a gateway."""
+        return self._incoming is not None
+
+    @property
     def routes_anything(self) -> bool:
         """Whether any migration of this QEMU goes through a gateway."""
-        return self._incoming is not None or self.outgoing is not None
+        return self.judges_incoming or self.outgoing is not None
 
     def listen(self, target: Target, path: str | None = None) -> str:
         """Puts a gateway at `target`; the private path where QEMU is to listen. Raises
         ArmferryError."""
-        self._may_receive()
         path = path or self._path("in")
         bridges: list[Bridge] = []
         listener = Listener(self._source(target, bridges), plain_allowed=True)
@@ -158,7 +163,6 @@ class Transfers:
 
     def receive_from(self, descriptor: int) -> socket.socket:
         """Lets a migration come from `descriptor`; the connection that QEMU is to load from."""
-        self._may_receive()
         ours, theirs = socket.socketpair()
         bridges: list[Bridge] = []
         listener = Listener(FdAddress(as_source(descriptor, bridges)), plain_allowed=True)
@@ -171,7 +175,6 @@ class Transfers:
         None when QEMU can read the file itself, for nothing of it must change. Raises
         ArmferryError.
         """
-        self._may_receive()
         assert self._incoming is not None
         descriptor = self._opened(target, open_source)
         try:
@@ -254,10 +257,6 @@ class Transfers:
         assert self.outgoing is not None
         gateway = Gateway(listener, dialer, LoggingJudge(self.outgoing, self.notify))
         self.last_out = GatewayTransfer(gateway, listener, dialer, bridges, self.notify)
-
-    def _may_receive(self) -> None:
-        if self._incoming is None:
-            raise UriFault("this QEMU was not started with -incoming, so nothing can come")
 
     def _may_send(self) -> None:
         if self.last_out is not None and not self.last_out.settle(_SOON):

@@ -160,11 +160,11 @@ class CommandRouter:
                 self._drop(arguments.get("fdset-id"))
             case "migrate-set-capabilities":
                 self._note(arguments)
-            case "migrate-incoming" | "migrate-recover":
+            case "migrate-incoming" | "migrate-recover" if self.transfers.judges_incoming:
                 return self._incoming(arguments)
             case "migrate" if self.transfers.outgoing is not None:
                 return self._outgoing(arguments)
-            case "migrate":
+            case "migrate" | "migrate-incoming" | "migrate-recover":
                 with contextlib.suppress(ArmferryError):  # whatever it is, it is QEMU's
                     self._used(_target(arguments))
             case "snapshot-load":
@@ -231,10 +231,11 @@ class CommandRouter:
         if found is None:
             return None
         command = _HUMAN[found[1]]
-        if command == "migrate" and self.transfers.outgoing is None:
+        comes = command in _INCOMING
+        if not (self.transfers.judges_incoming if comes else self.transfers.outgoing):
             return None
         uri = found[4] if found[3] is None else re.sub(r"\\(.)", r"\1", found[3])
-        routed = (self._incoming if command in _INCOMING else self._outgoing)({"uri": uri})
+        routed = (self._incoming if comes else self._outgoing)({"uri": uri})
         if routed is None:
             return None
         actions, changed = routed
