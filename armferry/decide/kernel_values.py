@@ -66,7 +66,7 @@ def kept(index: int, value: int, destination: Destination) -> int:
         return _kept_pmcr(value, own)
     if index in _PAIRED:
         return 0 if _clears(index, destination.registers) else value
-    if not is_of_the_host(index):
+    if value == own or not is_of_the_host(index):
         return value
     hidden = kvm_values().hidden.get(index)
     if hidden is not None and not hidden.raw(own):
