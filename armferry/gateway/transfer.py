@@ -86,6 +86,7 @@ class Transfer:
         self._held_seconds = 0.0
         self._decision_seconds = 0.0
         self._state_sent = False
+        self._source_left = False  # whether it has closed one of its connections
         self._lock = threading.Lock()
         self._failure: tuple[Ending, str] | None = None
         self._channels: list[Channel] = [main]
@@ -175,11 +176,8 @@ class Transfer:
             forward, back = self._flows()
             name = f"channel {len(self._forward)}"
             for direction, work in (
-                (
-                    "forward",
-                    lambda: self._splice(channel, destination, forward, self._source_ending),
-                ),
-                ("back", lambda: self._splice(destination, channel, back)),
+                ("forward", lambda: self._splice(channel, destination, forward, onward=True)),
+                ("back", lambda: self._splice(destination, channel, back, onward=False)),
             ):
                 self._start(f"{name} {direction}", work)
         self._log.write("channel", move=self.number, channels=len(self._forward))
@@ -270,7 +268,7 @@ class Transfer:
         session = self._session
         if session is not None and not self._walk(session, flow):
             return
-        self._splice(self._source, self._destination, flow)
+        self._splice(self._source, self._destination, flow, onward=True)
 
     def _walk(self, session: Session, flow: _Flow) -> bool:
         """Whether everything that follows may be passed on unread; False at the end."""
@@ -341,7 +339,7 @@ class Transfer:
                 self._state_sent = self._state_sent or decided
                 self._destination.send(parts)
             except OSError as error:
-                self.fail(Ending.FAILED, f"the destination closed the connection: {error}")
+                self.fail(self._peer_ending(), f"the destination closed the connection: {error}")
                 return
             flow.moved(sum(map(len, parts)))
         if decided:
@@ -359,6 +357,14 @@ class Transfer:
         early = self._session is not None and not self._session.delivered
         return Ending.CANCELLED if early else Ending.FAILED
 
+    def _peer_ending(self) -> Ending:
+        """What it is when a connection of the destination fails.
+
+        A source that cancels may close its channels one by one; a destination that ends because
+        of the first of them has only followed.
+        """
+        return self._source_ending() if self._source_left else Ending.FAILED
+
     def _answer(self, flow: _Flow) -> None:
         """Destination to source: the return path."""
         buffer = memoryview(bytearray(_RETURN_BUFFER))
@@ -367,7 +373,8 @@ class Transfer:
                 count = self._destination.receive_into(buffer)
             except OSError as error:
                 if self._return_path.result is None:
-                    self.fail(Ending.FAILED, f"the destination's connection failed: {error}")
+                    reason = f"the destination's connection failed: {error}"
+                    self.fail(self._peer_ending(), reason)
                 break
             if not count:
                 break
@@ -381,19 +388,18 @@ class Transfer:
 
     # -- every other channel
 
-    def _splice(
-        self,
-        source: Channel,
-        sink: Channel,
-        flow: _Flow,
-        ending: Callable[[], Ending] = lambda: Ending.FAILED,
-    ) -> None:
+    def _splice(self, source: Channel, sink: Channel, flow: _Flow, *, onward: bool) -> None:
+        """Copies until `source` ends; `onward` says that it is one of the source's connections."""
+        ending = self._source_ending if onward else self._peer_ending
         try:
             copy_all(source, sink, flow.moved)
         except SinkFault as error:
-            self.fail(Ending.FAILED, f"{sink.name} closed the connection: {error}")
+            ending = self._peer_ending if onward else self._source_ending
+            self.fail(ending(), f"{sink.name} closed the connection: {error}")
         except OSError as error:
             self.fail(ending(), f"the connection of {source.name} failed: {error}")
+        else:
+            self._source_left = self._source_left or onward
         sink.finish()
 
     # -- the end

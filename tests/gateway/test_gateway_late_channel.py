@@ -68,6 +68,32 @@ def test_channel_that_comes_after_the_end_is_closed(ends: Ends, judge: Judge) ->
     assert closed(destination)
 
 
+@pytest.mark.parametrize("left", [True, False], ids=["after the source", "by itself"])
+def test_destination_that_ends_because_the_source_closed_a_channel_is_cancelled(
+    left: bool, ends: Ends, judge: Judge, recorded: Recorded
+) -> None:
+    """QEMU closes multifd's channels before the main one when it cancels."""
+    move, channel = move_of(ends.channel(), ends.channel, judge), ends.channel()
+    move.start()
+    move.add(channel)
+    source, extra = ends.held[0], ends.held[1]
+    while len(ends.held) < 4:
+        time.sleep(0.001)
+    main, there = ends.held[2:]
+    extra.sendall(b"x")
+    source.sendall(recorded("tcg_10.0.2_virt-10.0_cortex-a57_1")[:2000])
+    assert there.recv(1) == b"x"
+    if left:
+        extra.close()
+        assert closed(there)
+    # what waits there unread makes this a reset
+    assert main.recv(1, socket.MSG_PEEK)
+    main.close()
+    report = move.wait()
+    assert report.ending is (Ending.CANCELLED if left else Ending.FAILED)
+    assert report.before_state
+
+
 def test_channel_that_is_connected_when_the_move_has_ended_is_closed(
     ends: Ends, judge: Judge
 ) -> None:
