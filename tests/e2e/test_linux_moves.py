@@ -50,9 +50,12 @@ def linux_rig(
 def test_what_was_said_is_what_linux_meets(linux_rig: LinuxRig, pair: Pair) -> None:
     told = linux_rig.carry(pair, reboot=pair.cpu != "max")
     assert told.law_holds, told
-    expected = Risk.BREAKS if pair.cpu == "max" else Risk.LOSSLESS
-    assert told.risk is expected
-    if told.risk is Risk.BREAKS:
+    if pair.cpu != "max":
+        same = pair.source == pair.destination
+        # none where no counter of perf had passed its 32 bits yet
+        assert (Risk.NONE if same else Risk.LOSSLESS) <= told.risk <= Risk.LOSSLESS, told
+    else:
+        assert told.risk is Risk.BREAKS, told
         assert not told.alive
         assert any("Kernel panic" in line or "Oops" in line for line in told.noticed)
 
