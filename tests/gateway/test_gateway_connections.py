@@ -83,6 +83,7 @@ def test_silent_channel_is_held_back_until_postcopy_is_announced(
         main = running.connect()
         main.sendall(stream[: advised - 30])
         running.wait_for("began")
+        destination.wait_for_connections(1)
         silent = running.connect()
         time.sleep(0.25)
         assert len(destination.connections) == 1
