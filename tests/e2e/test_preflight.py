@@ -84,6 +84,7 @@ def test_hidden_registers_are_gone_and_a_supported_psci_version_is_taken(host: L
     ]
 
 
+@pytest.mark.full
 def test_an_unsupported_psci_version_is_told_as_qemu_tells_it(host: LabHost) -> None:
     document = _check(host, "--kvm-psci-version", "1.3", exit_code=2)
     said = "KVM in this kernel does not support PSCI version 1.3"
@@ -92,6 +93,7 @@ def test_an_unsupported_psci_version_is_told_as_qemu_tells_it(host: LabHost) -> 
     assert f"qemu-system-aarch64: {said}\n" in outcome.stderr
 
 
+@pytest.mark.full
 def test_every_vcpu_of_a_guest_can_be_tried(host: LabHost) -> None:
     """Each scratch vCPU is its VM's first, whatever the number of the vCPU that it stands for."""
     script = (

@@ -15,6 +15,8 @@ import pytest
 
 from armferry.gateway import Ending, Limits
 
+from ..often import often
+
 pytestmark = pytest.mark.qemu
 
 OLD, POINT = "10.0.2", "10.0.13"
@@ -43,7 +45,8 @@ SIDES = ("before", "through")
 @pytest.mark.parametrize("spoil", [reset, black_hole])
 def test_link_that_breaks_leaves_the_guest_on_the_source(spoil: Any, side: str, rig: Any) -> None:
     way = rig.way(parameters={"max-bandwidth": 32 << 20})
-    limits = Limits(stall=1.0)
+    # a busy machine may move nothing for a second where nothing has failed
+    limits = Limits(stall=1.0) if spoil is black_hole else Limits()
     with (
         rig.machines(OLD, POINT, hold=True) as (source, destination),
         rig.crossing(
@@ -100,6 +103,7 @@ def slices(_: int, piece: bytes) -> Iterator[bytes | None]:
     return (piece[at : at + 1] for at in range(len(piece)))
 
 
+@pytest.mark.full
 def test_device_state_in_slices_of_one_byte_on_both_sides(rig: Any) -> None:
     way = rig.way(capabilities=("return-path", "pause-before-switchover"))
     before, beyond = Switch(slices), Switch(slices)
@@ -138,7 +142,7 @@ def first_bytes(count: int, afterwards: bytes | None) -> Any:
     return spoil
 
 
-@pytest.mark.parametrize("count", [1, 9_000, 20_000])
+@pytest.mark.parametrize("count", often([1, 9_000, 20_000], lambda count: count == 9_000))
 def test_destination_killed_while_it_loads_the_device_state(count: int, rig: Any) -> None:
     way = rig.way(capabilities=("return-path", "pause-before-switchover"))
     beyond = Switch(first_bytes(count, b""))
@@ -228,7 +232,7 @@ def ends(rig: Any) -> tuple[str, ...]:
     return ("--listen", f"unix:{rig.folder}/in", "--connect", f"unix:{rig.folder}/out")
 
 
-@pytest.mark.parametrize("moment", range(10))
+@pytest.mark.parametrize("moment", often(range(10), lambda moment: moment < 2))
 def test_gateway_killed_at_a_random_moment(moment: int, rig: Any) -> None:
     delay = random.Random(moment).uniform(0.0, 0.6)
     with (
