@@ -89,8 +89,9 @@ fuzz: venv ## every reader attacked, a minute of processor time each (SECONDS=, 
 faults: venv ## the disk fails, or the program is killed, at every step of every writer
 	$(BIN)/python -m fuzz.faults
 
-live: rig ## real guests moved live while processes are killed (MOVES=)
+live: rig ## real guests moved live while processes are killed (MOVES=), gateway and wrapper
 	$(BIN)/python -m fuzz.live --moves $(or $(MOVES),200)
+	$(BIN)/python -m fuzz.live --moves $(or $(MOVES),200) --wrapped
 
 soak: venv ## moves without end through one gateway on networks that fail (MOVES=)
 	$(BIN)/python -m fuzz.soak --moves $(or $(MOVES),1000)

@@ -1,10 +1,11 @@
-"""`python -m fuzz.live [--moves N]`: real guests moved live while processes are killed.
+"""`python -m fuzz.live [--moves N] [--minutes M] [--wrapped]`: real guests, processes killed.
 
 Each move goes from one QEMU to another of a release that refuses the first one's registers, through
-a gateway in a process of its own. At a random moment of it the gateway, the source's QEMU or the
-destination's is killed (SIGKILL), or nobody. The destination is held (-S) until whoever manages the
-move has seen the source end, as libvirt does it: without that, two QEMUs whose connection breaks
-behind the last byte may both run, whatever is between them.
+a gateway in a process of its own, or with both QEMUs wrapped (`--wrapped`). At a random moment of
+it the gateway, the source's QEMU, the destination's or the process beside one of them is killed
+(SIGKILL), or none. The destination is held (-S) until the move's manager has seen the source end,
+as libvirt does it: without that, two QEMUs whose connection breaks behind the last byte may both
+run, whatever is between them.
 
 What must hold: never do both run the guest; while both QEMUs live, exactly one does or can be let;
 it has lost nothing. Prints the counts; 1 when anything was found. Needs the rig (`make rig`).
@@ -14,11 +15,13 @@ import argparse
 import contextlib
 import os
 import random
+import shlex
 import signal
 import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from armferry.gateway import Dialer, Gateway, Judge, Limits, Listener, parse_address
@@ -33,6 +36,8 @@ from armferry.policy import Policy, aggregate
 from armferry.registers import Accelerator
 
 VICTIMS = ("gateway", "gateway", "source", "destination", "nobody")
+BESIDE_SOURCE, BESIDE_DESTINATION = "beside source", "beside destination"
+WRAPPED_VICTIMS = (BESIDE_SOURCE, BESIDE_DESTINATION, "source", "destination", "nobody")
 BANDWIDTH = 200 << 20
 LIMIT = 120.0
 RELEASES = ("10.0.2", "10.0.13")
@@ -42,26 +47,44 @@ ENDED = ("completed", "failed", "cancelled")
 class Rig:
     """What all moves share: two releases, what each accepts, the guest and its serial line."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, wrapped: bool) -> None:
         self.folder = folder
+        self.wrapped = wrapped
         self.serial = folder / "serial"
         self.spec = MachineSpec(machine="virt-10.0", cpu="cortex-a57", smp=2, kernel=build())
+        self._started = 0
         self.judges: dict[str, Judge] = {}
         self.launchers: dict[str, Path] = {}
         for name in RELEASES:
             found = installed(release_named(name))
             if found is None:
                 raise SystemExit(f"QEMU {name} is not installed: make rig")
-            self.launchers[name] = found.launcher
+            self.launchers[name] = self._wrapped(name, found.launcher)
+            if wrapped:
+                continue
             plain = MachineSpec(machine="virt-10.0", cpu="cortex-a57", smp=2)
             host = fingerprint_of_qemu(found.launcher, plain)
             self.judges[name] = Judge(end_of(host), _policy)
 
+    def _wrapped(self, name: str, launcher: Path) -> Path:
+        """The program to start: QEMU, or a script that is the wrapped one."""
+        if not self.wrapped:
+            return launcher
+        program = self.folder / f"armferry-qemu-{name}"
+        words = shlex.join([sys.executable, "-m", "armferry.wrapper.start"])
+        program.write_text(
+            f'#!/bin/sh\nARMFERRY_QEMU={shlex.quote(str(launcher))} exec {words} "$@"\n'
+        )
+        program.chmod(0o755)
+        return program
+
     def qemu(self, name: str, *, incoming: bool) -> QemuProcess:
         """A QEMU of that release; one that waits for a guest holds it."""
+        self._started += 1
+        spec = replace(self.spec, extra=("-name", f"live-{os.getpid()}-{self._started}"))
         return QemuProcess(
             self.launchers[name],
-            self.spec,
+            spec,
             serial=self.serial,
             incoming=incoming,
             paused=incoming,
@@ -98,6 +121,17 @@ def state_of(machine: QemuProcess) -> str:
         return machine.status() if alive(machine) else "gone"
     except QemuProcessError:
         return "gone"
+
+
+def beside(machine: QemuProcess) -> int:
+    """The id of the process beside a wrapped QEMU: it has the same words."""
+    name = machine.command[machine.command.index("-name") + 1].encode()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes()
+            if b"armferry.wrapper" in words and name in words.split(b"\0"):
+                return int(path.parent.name)
+    raise SystemExit("a wrapped QEMU without a process beside it")
 
 
 def ended(machine: QemuProcess) -> str:
@@ -155,9 +189,14 @@ class Campaign:
             self._source = rig.qemu(RELEASES[self._at], incoming=False)
             ticks_on(rig.serial)
         source, to = self._source, RELEASES[1 - self._at]
-        victim = rng.choice(VICTIMS)
+        victim = rng.choice(WRAPPED_VICTIMS if rig.wrapped else VICTIMS)
         destination = rig.qemu(to, incoming=True)
-        gateway, uri = rig.gateway(number, to)
+        pids = {"source": source.pid, "destination": destination.pid}
+        uri = f"unix:{rig.folder}/out-{number}"
+        if rig.wrapped:
+            pids |= {BESIDE_SOURCE: beside(source), BESIDE_DESTINATION: beside(destination)}
+        else:
+            pids["gateway"], uri = rig.gateway(number, to)
         began = time.monotonic()
         try:
             for machine in (source, destination):
@@ -168,16 +207,16 @@ class Campaign:
             source.execute("migrate", {"uri": uri})
             if victim != "nobody":
                 time.sleep(rng.random() * self._seconds * 1.2)
-                pids = {"gateway": gateway, "source": source.pid, "destination": destination.pid}
                 os.kill(pids[victim], signal.SIGKILL)
             how = ended(source)
             if victim == "nobody":
                 self._seconds = time.monotonic() - began
             return self._judge(victim, how, source, destination)
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(gateway, signal.SIGKILL)
-            os.waitpid(gateway, 0)
+            if "gateway" in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pids["gateway"], signal.SIGKILL)
+                os.waitpid(pids["gateway"], 0)
             for end in ("in", "out"):
                 (rig.folder / f"{end}-{number}").unlink(missing_ok=True)
 
@@ -187,7 +226,9 @@ class Campaign:
         self.counts[f"{victim}: source {how}"] += 1
         if there == "running":
             return f"the destination runs though nobody let it (source {here}, {how})"
-        if how == "completed" and there == "gone" and victim != "destination":
+        if victim == BESIDE_SOURCE and how == "gone":
+            return self._without_monitor(source, destination)
+        if how == "completed" and there == "gone" and not victim.endswith("destination"):
             return "the source gave the guest away and the destination has gone"
         if how == "completed" and there != "gone":
             if here == "running":
@@ -201,25 +242,46 @@ class Campaign:
         destination.close()
         if here == "running":
             return ticks_on(self._rig.serial)
-        if victim in ("source", "destination") and here in ("gone", "postmigrate"):
+        if victim not in ("nobody", "gateway") and here in ("gone", "postmigrate"):
             source.close()  # the host that had the guest is gone, and the guest with it
             self._source = None
             return ""
         return f"nobody has the guest: source {here} ({how}), destination {there}"
+
+    def _without_monitor(self, source: QemuProcess, destination: QemuProcess) -> str:
+        """The process beside the source is gone: either side has the guest, the source goes on."""
+        self._source = None
+        if ended(destination) == "completed":
+            source.close()  # nobody can ask it: it is ended before the other one is let
+            destination.cont()
+            self._source, self._at = destination, 1 - self._at
+            return ticks_on(self._rig.serial)
+        destination.close()
+        try:
+            return ticks_on(self._rig.serial)
+        finally:
+            source.close()
 
 
 def main() -> int:
     """The moves that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--moves", type=int, default=200)
+    parser.add_argument("--minutes", type=float, default=600.0, help="at most")
+    parser.add_argument("--wrapped", action="store_true", help="armferry-qemu, and no gateway")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
     found = 0
     with tempfile.TemporaryDirectory(prefix="armferry-live-") as name:
-        campaign = Campaign(Rig(Path(name)), random.Random(arguments.seed))
+        deadline = time.monotonic() + 60 * arguments.minutes
+        campaign = Campaign(
+            Rig(Path(name), wrapped=arguments.wrapped), random.Random(arguments.seed)
+        )
         try:
             for number in range(arguments.moves):
+                if time.monotonic() > deadline:
+                    break
                 wrong = campaign.move(number)
                 if wrong:
                     found += 1

@@ -74,5 +74,6 @@ def test_a_thousand_moves() -> None:
 
 @pytest.mark.full
 @pytest.mark.qemu
-def test_two_hundred_live_moves() -> None:
-    assert "0 findings" in campaign("fuzz.live", "--moves", "200")
+@pytest.mark.parametrize("words", [[], ["--wrapped"]], ids=["gateway", "wrapper"])
+def test_two_hundred_live_moves(words: list[str]) -> None:
+    assert "\n0 findings" in campaign("fuzz.live", "--moves", "200", *words)
