@@ -34,11 +34,11 @@ def made_fleet(hosts: int, guests: int, seed: int = 0) -> PlanFleet:
     chance = random.Random(seed)
     made = []
     for n in range(hosts):
-        series = chance.choices(range(_SERIES), weights=range(1, _SERIES + 1))[0]
+        kernel = chance.choices(range(_SERIES), weights=range(1, _SERIES + 1))[0]
         flavour = n // _DOMAIN % _FLAVOURS
         target = f"{_SERIES}.{flavour}" if chance.random() < 0.9 else None
         made.append(
-            PlanHost(f"host-{n}", f"{series}.{flavour}", target, 256 * _GIB, f"rack-{n // _DOMAIN}")
+            PlanHost(f"host-{n}", f"{kernel}.{flavour}", target, 256 * _GIB, f"rack-{n // _DOMAIN}")
         )
     used = [0] * hosts
     placed = []
@@ -48,8 +48,9 @@ def made_fleet(hosts: int, guests: int, seed: int = 0) -> PlanFleet:
         while used[at] + size > 224 * _GIB or at % 200 == 0:
             at = (at + 1) % hosts
         used[at] += size
-        series, _, flavour = made[at].build.partition(".")
-        birth = chance.randrange(int(series) + 1) if chance.random() < 0.5 else int(series)
+        text, _, hardware = made[at].build.partition(".")
+        series = int(text)
+        birth = chance.randrange(series + 1) if chance.random() < 0.5 else series
         rack = at // _DOMAIN
         racks = (hosts + _DOMAIN - 1) // _DOMAIN
         pinned = chance.random() < 0.1
@@ -59,7 +60,7 @@ def made_fleet(hosts: int, guests: int, seed: int = 0) -> PlanFleet:
             PlanGuest(
                 f"guest-{n}",
                 made[at].name,
-                f"{birth}.{flavour}",
+                f"{birth}.{hardware}",
                 size,
                 only=frozenset(only),
                 apart=apart,

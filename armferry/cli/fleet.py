@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from armferry.cli.fleet_plan_options import add_plan_options
 from armferry.cli.options import add_json, add_policy
 
 __all__ = ["STORE", "STORE_VARIABLE", "add_parsers", "add_store"]
@@ -27,6 +28,7 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     _add_keeping(actions)
     _add_questions(actions)
     _add_outputs(actions)
+    _add_plan(actions)
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:
@@ -172,6 +174,13 @@ def _add_outputs(actions: "argparse._SubParsersAction[Any]") -> None:
         "--plan", metavar="FILE", type=Path, help="a plan of armferry fleet plan, to be shown in it"
     )
     add_policy(report)
+
+
+def _add_plan(actions: "argparse._SubParsersAction[Any]") -> None:
+    planner = _action(
+        actions, "plan", "in which order to upgrade the hosts", ("fleet_plan", "run_plan")
+    )
+    add_plan_options(planner)
 
 
 def _add_by(parser: argparse.ArgumentParser) -> None:

@@ -15,6 +15,7 @@ from armferry.fleet.exports.nfd import feature_file, feature_files
 from armferry.fleet.exports.table import matrix_csv
 from armferry.fleet.model import Answer
 from armferry.fleet.overview import overview
+from armferry.fleet.plan.runbook import plan_table
 from armferry.fleet.questions import By, matrix
 from armferry.fleet.standing import Standing
 from armferry.hosts.files.atomic import write_whole
@@ -23,6 +24,7 @@ __all__ = ["run_export", "run_report"]
 
 SCHEMA_VERSION = 1
 _HOUR = 3600.0
+_STEPS = 20  # of a wave, on the page
 
 
 def run_export(arguments: argparse.Namespace) -> int:
@@ -116,9 +118,11 @@ def _plan(path: Path) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """The waves of a plan and their steps. Raises ArmferryError."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        return tuple(
-            (str(wave["title"]), tuple(str(step["text"]) for step in wave["steps"]))
-            for wave in document["waves"]
-        )
+        return tuple((title, _first(steps)) for title, steps in plan_table(document))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArmferryError(f"{path}: no plan of armferry fleet plan: {error!r}") from None
+
+
+def _first(steps: list[str]) -> tuple[str, ...]:
+    left = len(steps) - _STEPS
+    return (*steps[:_STEPS], *((f"and {left:,} steps more",) if left > 0 else ()))

@@ -26,6 +26,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "PlanDocumentError",
     "RecordedWays",
+    "fleet_document",
     "fleet_of",
     "limits_of",
     "numbered",
@@ -38,7 +39,7 @@ SCHEMA_VERSION = 1
 _T = TypeVar("_T")
 _HOST = ("name", "build", "target", "memory", "domain", "evidence")
 _GUEST = ("name", "host", "kind", "birth", "memory", "pins")
-_WAY = ("birth", "from", "to", "visible", "entries", "conditions", "armferry")
+_WAY = ("birth", "from", "to", "visible", "entries", "conditions", "armferry", "first")
 
 
 class PlanDocumentError(ArmferryError):
@@ -122,7 +123,14 @@ def fleet_document(fleet: PlanFleet, ways: Mapping[tuple[str, str, str], Way]) -
         ],
         "way_columns": list(_WAY),
         "ways": [
-            [*key, way.visible, sorted(way.entries), sorted(way.conditions), way.armferry]
+            [
+                *key,
+                way.visible,
+                sorted(way.entries),
+                sorted(way.conditions),
+                way.armferry,
+                sorted(way.first),
+            ]
             for key, way in sorted(ways.items())
         ],
     }
@@ -216,6 +224,7 @@ def ways_of(document: Mapping[str, Any]) -> Ways:
                 entries=frozenset(map(str, row.get("entries", ()))),
                 conditions=frozenset(map(str, row.get("conditions", ()))),
                 armferry=bool(row.get("armferry", False)),
+                first=frozenset(map(str, row.get("first", ()))),
             )
             for row in _rows(part["ways"], part.get("way_columns", _WAY))
         }

@@ -93,7 +93,8 @@ class Way:
 
     `allowed` is False for a move that would lose something of the guest, too. `visible`: the
     guest may notice. `entries` are the policy entries that it takes, `conditions` what must hold
-    of the guest. `armferry`: stock QEMU alone does not do it.
+    of the guest, `first` what is to be looked at before it goes. `armferry`: stock QEMU alone does
+    not do it.
     """
 
     allowed: bool
@@ -102,6 +103,7 @@ class Way:
     conditions: frozenset[str] = frozenset()
     armferry: bool = False
     why: str = ""
+    first: frozenset[str] = frozenset()
 
     def open_to(self, known: frozenset[str]) -> bool:
         """Whether a guest of which `known` is known to hold can take it."""

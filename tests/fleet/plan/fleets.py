@@ -83,7 +83,8 @@ def cases(draw: st.DrawFn, hosts: int, guests: int) -> Case:
     for n in range(draw(st.integers(0, guests))):
         like = draw(st.sampled_from(likes))
         host = draw(st.sampled_from(names))
-        placed.append(replace(like, name=f"g{n}", host=host))
+        kept = like.scope if like.apart else Scope.HOST
+        placed.append(replace(like, name=f"g{n}", host=host, scope=kept))
     named = draw(st.booleans())
     classes = (
         {
