@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from armferry.cli.progress import working
 from armferry.cli.qemu_program import QEMU_HELP, qemu_program
 from armferry.cli.snapshot_option import add_snapshot, with_snapshot
 from armferry.errors import ArmferryError
@@ -124,7 +125,9 @@ def run_qemu(arguments: argparse.Namespace) -> int:
         memory=arguments.memory,
         extra=tuple(arguments.extra),
     )
-    found = fingerprint_of_qemu(qemu_program(arguments.qemu), spec, time_limit=arguments.time_limit)
+    program = qemu_program(arguments.qemu)
+    with working(f"asking {program.name}"):
+        found = fingerprint_of_qemu(program, spec, time_limit=arguments.time_limit)
     return _write(found, arguments)
 
 
@@ -153,7 +156,9 @@ def _run_guest(arguments: argparse.Namespace) -> int:
         program = program or (None if first.endswith(_WRAPPER) else first)
         words = words[1:]
     plain = tuple(strip_properties(words))
-    made = fingerprint_of_command(qemu_program(program), plain, time_limit=arguments.time_limit)
+    found = qemu_program(program)
+    with working(f"asking {found.name}"):
+        made = fingerprint_of_command(found, plain, time_limit=arguments.time_limit)
     if made.left_out:
         print(
             f"armferry: left out, for they are pieces of the host: {'; '.join(made.left_out)}",
@@ -181,7 +186,9 @@ def _run_domain(arguments: argparse.Namespace, domain: "DomainCommand", program:
         smp=domain.vcpus,
         memory=domain.memory,
     )
-    found = fingerprint_of_qemu(qemu_program(program), spec, time_limit=arguments.time_limit)
+    path = qemu_program(program)
+    with working(f"asking {path.name}"):
+        found = fingerprint_of_qemu(path, spec, time_limit=arguments.time_limit)
     return _write(found, arguments)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from armferry.cli import render
 from armferry.cli.options import add_json
+from armferry.cli.progress import working
 from armferry.cli.qemu_program import QEMU_HELP, qemu_program
 from armferry.errors import EnvironmentFault
 from armferry.hosts.libvirt.hook import STATE_FOLDER
@@ -111,7 +112,8 @@ def run_fingerprint(arguments: argparse.Namespace) -> int:
     if arguments.machine is not None:
         qemu = str(qemu_program(arguments.qemu))
         extra.append(GuestKind(arguments.machine, arguments.cpu, arguments.accel, qemu))
-    done = refresh(arguments.state, extra, lambda: str(qemu_program(arguments.qemu)))
+    with working("fingerprinting"):
+        done = refresh(arguments.state, extra, lambda: str(qemu_program(arguments.qemu)))
     if arguments.json:
         document = {
             "schema": SCHEMA_VERSION,

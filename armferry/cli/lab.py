@@ -10,6 +10,7 @@ import time
 
 from armferry.cli import lab_guest, lab_kernel, lab_matrix
 from armferry.cli.options import add_json
+from armferry.cli.progress import working
 from armferry.lab import libvirt_install
 from armferry.lab.qemu_install import InstalledQemu, install, installed, resolve
 from armferry.lab.releases import RELEASES, Release
@@ -61,7 +62,8 @@ def _install(arguments: argparse.Namespace) -> int:
             continue
         print(f"QEMU {release.version} ({release.suite}): installing ...", file=sys.stderr)
         start = time.monotonic()
-        there = install(release)
+        with working(f"QEMU {release.version}"):
+            there = install(release)
         took = time.monotonic() - start
         print(f"QEMU {there.version} ({release.suite}) installed in {took:.0f} s: {there.launcher}")
     return 0
@@ -72,7 +74,8 @@ def _install_libvirt(arguments: argparse.Namespace) -> int:
         release = resolve(name)
         if libvirt_install.installed(release) is None:
             print(f"libvirt of {release.suite}: installing ...", file=sys.stderr)
-        there = libvirt_install.install(release)
+        with working(f"libvirt of {release.suite}"):
+            there = libvirt_install.install(release)
         print(f"libvirt {there.version} with QEMU {there.qemu} ({release.suite}): {there.root}")
     return 0
 

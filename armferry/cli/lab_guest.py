@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from armferry.cli.progress import working
 from armferry.cli.render import next_step
 from armferry.errors import ArmferryError
 from armferry.hosts.qmp.process import MachineSpec, QemuProcess
@@ -81,7 +82,8 @@ def _run(arguments: argparse.Namespace) -> int:
         memory=arguments.memory or (_LINUX_MEMORY if linux else _BARE_MEMORY),
     )
     save = _save_linux if linux else _save_bare
-    about = save(qemu, spec, arguments)
+    with working("running a guest"):
+        about = save(qemu, spec, arguments)
     print(
         f"{arguments.output}: {about}, {machine}, {arguments.cpu}, {arguments.smp} vCPUs, "
         f"{spec.memory} MiB, QEMU {qemu.version}; {arguments.output.stat().st_size >> 20} MiB"

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from armferry.cli.progress import working
 from armferry.errors import ArmferryError
 from armferry.lab.host import Job, LabHost
 from armferry.lab.kernels import KernelStore
@@ -80,7 +81,8 @@ def run_install(arguments: argparse.Namespace) -> int:
     """Gets kernels."""
     store = KernelStore()
     for request in arguments.kernels:
-        kernel = store.install(request)
+        with working(f"Linux {request}: installing"):
+            kernel = store.install(request)
         origin = kernel.origin
         print(f"{kernel.release} is there: {kernel.image} ({origin.package} of {origin.suite})")
     return 0
@@ -90,7 +92,8 @@ def run_list(arguments: argparse.Namespace) -> int:
     """Lists kernels, oldest first."""
     store = KernelStore()
     if arguments.available:
-        rows = [asdict(package) for package in store.available()]
+        with working("reading the lists of packages"):
+            rows = [asdict(package) for package in store.available()]
         lines = [f"{row['suite']:<19} {row['name']} {row['version']}" for row in rows]
     else:
         kernels = store.installed()

@@ -13,6 +13,7 @@ from typing import Any
 from armferry.cli import render
 from armferry.cli.gateway_options import Encryption, add_log, add_tls, open_log, positive_integer
 from armferry.cli.options import add_json, add_policy, policy_of
+from armferry.cli.progress import working
 from armferry.cli.qemu_program import qemu_program
 from armferry.ends import End
 from armferry.errors import ArmferryError
@@ -220,7 +221,9 @@ def _probed(name: str | None, monitor: Monitor, option: str) -> End:
     program = _same_program(monitor) if name is None else None
     program = program or qemu_program(name)
     try:
-        return end_of(fingerprint_like(program, running_machine(monitor.execute, CommandRefused)))
+        with working(f"asking a QEMU like the one at {monitor.address}"):
+            running = running_machine(monitor.execute, CommandRefused)
+            return end_of(fingerprint_like(program, running))
     except ProbeError as error:
         raise ProbeError(f"{option}: {error} (running at {monitor.address})") from error
 

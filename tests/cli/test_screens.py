@@ -125,6 +125,25 @@ def test_nothing_is_cut_inside_a_word(seen: tuple[int, dict[str, str]]) -> None:
             assert command or len(line) <= columns, (name, line)
 
 
+WAITS = """\
+import sys, time
+from armferry.cli import progress
+progress._AFTER = 0.05
+with progress.working("waiting"):
+    time.sleep(float(sys.argv[1]))
+print("done")
+"""
+
+
+def test_what_takes_long_counts_the_seconds_and_goes_away(tmp_path: Path) -> None:
+    long = on_terminal([sys.executable, "-c", WAITS, "0.4"], tmp_path, 80)
+    assert re.fullmatch(r"(\r\x1b\[Kwaiting \(\d s\))+\r\x1b\[Kdone\n", long)
+    assert on_terminal([sys.executable, "-c", WAITS, "0"], tmp_path, 80) == "done\n"
+    piped = [sys.executable, "-c", WAITS, "0.2"]
+    done = subprocess.run(piped, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("done\n", "")
+
+
 def main() -> None:
     """Writes the files anew; what `…` stands for in them is put back by hand."""
     for columns in WIDTHS:
