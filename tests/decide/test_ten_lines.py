@@ -56,7 +56,8 @@ def lines() -> list[str]:
         source=replace(MOVE.source, devices=MOVE.source.devices[:1]),
         destination=replace(MOVE.destination, devices=(device("cpu", 22),)),
     )
-    planned = plan_prose(make_plan(sent, POLICY), "GUEST", "HOST").splitlines()[1:]
+    said = plan_prose(make_plan(sent, POLICY), "GUEST", "HOST").splitlines()[1:]
+    planned = [f"{what}: {why.strip()}" for what, why in zip(said[::2], said[1::2], strict=True)]
     return [
         *(f"refused  {line}" for line in (*refused[1:3], *verdict.obstacles)),
         *(f"allowed  {line}" for line in lossy),
