@@ -1,7 +1,7 @@
 """Text of files and peers, made fit for a terminal.
 
 A name in a stream, a reason in a log or a fingerprint's words may hold what a terminal obeys: it is
-shown instead, as \\x1b is. Line ends and tabs stay; whoever prints a table decides on those.
+shown instead, as \\x1b is. Line ends and tabs stay; the printer of a table decides on those.
 """
 
 import re

@@ -6,7 +6,7 @@ Every round moves the same paused guest, half of its memory zero pages, between 
 rig, once directly, once through socat and once through `armferry gateway` as a process of its
 own; the rounds are interleaved so that a busy machine disturbs all three alike. The destination
 has touched its memory before: what a kernel does to find fresh memory takes anything from nothing
-to a second, whoever relays.
+to a second, with any relay.
 
 Ways of so many Gbit/s (`--network` for all of them) have the destination, and what relays, in a
 network namespace of their own behind a veth that tc(8) holds to the rate; they need root.

@@ -2,7 +2,7 @@
 
 Each writer runs once to count what it asks of the operating system (open, write, fsync, rename,
 truncate and the like); then once for each of these and each fault: killed there, an error of the
-disk, no room left. Afterwards whoever reads must find the old file or the new one, never a third
+disk, no room left. Afterwards a reader must find the old file or the new one, never a third
 thing; `--undo` and `--finish` must go either way from a rewrite in place; no temporary file may
 outlive the next run; and the error must be one of armferry's. Prints the counts; 1 when anything
 was found.

@@ -14,6 +14,8 @@ from armferry.lab.qemu_install import InstalledQemu, install, resolve
 
 # how long an example takes says more of the machine's load than of the code
 settings.register_profile("armferry", deadline=None)
+# the same examples each time and few of them: for tools/mutate.py, which runs a test many times
+settings.register_profile("few", deadline=None, max_examples=12, derandomize=True, database=None)
 settings.load_profile("armferry")
 
 # a runner in the background, or without a terminal, has these ignored, and what it starts

@@ -3,7 +3,8 @@
 import os
 
 from armferry.hosts.fingerprints.fingerprint import Fingerprint
-from armferry.hosts.fingerprints.subject import Subject, open_subject
+from armferry.hosts.fingerprints.open_subject import open_subject
+from armferry.hosts.fingerprints.subject import Subject
 
 __all__ = ["EndLike", "opened"]
 

@@ -10,7 +10,7 @@ from armferry.api.rules import Rules
 from armferry.decide import Answer
 from armferry.errors import ArmferryError
 from armferry.hosts.files.saved_file import Saved
-from armferry.hosts.fingerprints.subject import stream_subject
+from armferry.hosts.fingerprints.saved_subject import stream_subject
 from armferry.rewriting.edits import edit_of
 from armferry.rewriting.saved import ferry_file
 from armferry.stream import StateEdit

@@ -19,7 +19,8 @@ from armferry.errors import ArmferryError
 from armferry.facts import qemu_release, release_key
 from armferry.hosts.files.descriptor import write_all
 from armferry.hosts.fingerprints.fingerprint import Fingerprint, Provenance, dump
-from armferry.hosts.fingerprints.subject import Subject, open_subject
+from armferry.hosts.fingerprints.open_subject import open_subject
+from armferry.hosts.fingerprints.subject import Subject
 from armferry.policy import Origin, OriginKind, Policy, PsciVersion, to_toml
 from armferry.registers import Accelerator, name
 from armferry.rewriting.copy import written_beside

@@ -27,12 +27,10 @@ from armferry.cli.verdict_text import show, show_answer
 from armferry.decide import Answer
 from armferry.errors import ArmferryError
 from armferry.hosts.files.in_place import finish, undo
-from armferry.hosts.files.saved_file import Saved, named_state
-from armferry.hosts.fingerprints.subject import (
-    STANDARD_INPUT,
-    standard_input,
-    stream_subject,
-)
+from armferry.hosts.files.saved_file import Saved
+from armferry.hosts.files.state_name import named_state
+from armferry.hosts.fingerprints.open_subject import STANDARD_INPUT, standard_input
+from armferry.hosts.fingerprints.saved_subject import stream_subject
 from armferry.printable import printable
 from armferry.rewriting.edits import edit_of
 from armferry.rewriting.saved import ferry_file, ferry_through

@@ -203,7 +203,7 @@ def run_kvm(arguments: argparse.Namespace) -> int:
 def run_stream(arguments: argparse.Namespace) -> int:
     """Takes the fingerprint out of a stream."""
     from armferry.cli.overwriting import refuse_overwriting
-    from armferry.hosts.fingerprints.subject import open_subject
+    from armferry.hosts.fingerprints.open_subject import open_subject
 
     if arguments.output is not None:
         refuse_overwriting(arguments.output, (arguments.file,))

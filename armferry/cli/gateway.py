@@ -38,7 +38,7 @@ from armferry.gateway.address import TcpAddress
 from armferry.gateway.budget import DEFAULT_STATE_TOTAL, Budget
 from armferry.gateway.endpoint import is_private
 from armferry.gateway.metrics import serve_metrics
-from armferry.hosts.fingerprints.subject import open_subject
+from armferry.hosts.fingerprints.open_subject import open_subject
 from armferry.policy import Policy
 from armferry.printable import printable
 from armferry.registers import Accelerator

@@ -33,7 +33,7 @@ def add_tls(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         action="append",
         help="whom a source's certificate must name: its distinguished name, or its common name; "
-        "may be given again (without: whoever has a certificate of the authority)",
+        "may be given again (without: any certificate of the authority)",
     )
     group.add_argument(
         "--allow-plain",

@@ -14,8 +14,11 @@ from armferry.cli.snapshot_option import add_snapshot, with_snapshot
 from armferry.cli.snapshots import print_snapshots, snapshot_words
 from armferry.errors import ArmferryError
 from armferry.hosts.files.locked import FileWindow
-from armferry.hosts.files.saved_file import named_state, opened_image
-from armferry.hosts.fingerprints.subject import STANDARD_INPUT, Subject, naming, open_subject
+from armferry.hosts.files.saved_file import opened_image
+from armferry.hosts.files.state_name import named_state
+from armferry.hosts.fingerprints.naming import naming
+from armferry.hosts.fingerprints.open_subject import STANDARD_INPUT, open_subject
+from armferry.hosts.fingerprints.subject import Subject
 from armferry.registers import Kind, decode_fields, describe, kind, parse_register
 from armferry.stream import SavedState
 

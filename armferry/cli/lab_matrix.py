@@ -82,7 +82,7 @@ def add_parsers(rooms: "argparse._SubParsersAction[Any]") -> None:
 
 
 def run_the_matrix(arguments: argparse.Namespace) -> int:
-    """Runs it; 0 when everything happened as foretold, 2 when not."""
+    """Runs it; 0 when everything happened as predicted, 2 when not."""
     store = KernelStore()
     qemu = NestedQemu(arguments.machine)
     hosts = [

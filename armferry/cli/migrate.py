@@ -29,9 +29,9 @@ from armferry.gateway import (
 from armferry.gateway.address import TcpAddress, UnixAddress
 from armferry.gateway.migrate import Migration, MigrationProgress, Options
 from armferry.hosts.fingerprints.as_end import end_of
+from armferry.hosts.fingerprints.open_subject import open_subject
 from armferry.hosts.fingerprints.probe import ProbeError, qemu_version
 from armferry.hosts.fingerprints.probe_like import fingerprint_like
-from armferry.hosts.fingerprints.subject import open_subject
 from armferry.hosts.qmp.client import CommandRefused, Monitor
 from armferry.hosts.qmp.running import running_machine
 from armferry.policy import Policy
@@ -232,7 +232,7 @@ def _same_program(monitor: Monitor) -> Path | None:
     """The running QEMU's own program, where it is one of this host that can be started again."""
     program = monitor.program
     if program is None or not program.name.startswith("qemu-system"):
-        return None  # whoever made its socket, or what loaded it
+        return None  # its socket was made by another process, or it runs under a loader
     try:
         qemu_version(program)
     except ProbeError:

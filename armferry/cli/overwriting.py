@@ -7,7 +7,7 @@ from pathlib import Path
 from armferry.errors import ArmferryError
 from armferry.hosts.files.compression import MAGIC_BYTES, codec_of
 from armferry.hosts.files.qcow2.format import MAGIC, is_qcow2
-from armferry.hosts.files.saved_file import named_state
+from armferry.hosts.files.state_name import named_state
 from armferry.stream.save_image import IMAGE_MAGIC_BYTES, is_save_image
 from armferry.stream.wire import MAGIC as STREAM_MAGIC
 

@@ -150,12 +150,13 @@ def _make(loaded: Iterable[str | None]) -> argparse.ArgumentParser:
     )
     commands.help = argparse.SUPPRESS
     wanted = set(loaded)
+    unloaded = Parser(prog=parser.prog, add_help=False)
     for name, text in COMMANDS.items():
         if name in wanted:
             importlib.import_module(f"armferry.cli.{name}").add_parsers(commands)
             _describe(commands.choices[name], text)
         else:
-            commands.add_parser(name)
+            commands.choices[name] = unloaded  # known by its name alone, at no cost
     return parser
 
 

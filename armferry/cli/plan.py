@@ -28,7 +28,8 @@ from armferry.decide import (
 )
 from armferry.ends import End, Move
 from armferry.hosts.files.descriptor import write_all
-from armferry.hosts.fingerprints.subject import Subject, open_subject
+from armferry.hosts.fingerprints.open_subject import open_subject
+from armferry.hosts.fingerprints.subject import Subject
 from armferry.policy import Policy, to_toml
 from armferry.rewriting.copy import written_beside
 
@@ -46,12 +47,6 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
         "--both-ways", action="store_true", help="a policy for the way back as well"
     )
     add_judgement(parser)
-    parser.add_argument(
-        "-v",
-        "--verbose",
-        action="store_true",
-        help="list every permission, those too that one cause explains",
-    )
     add_json(parser)
     parser.set_defaults(func=run)
 
@@ -83,10 +78,10 @@ def run(arguments: argparse.Namespace) -> int:
             document["back"] = _document(back, arguments.to, arguments.source)
         print(json.dumps({**document, "policy": to_toml(policy)}, indent=1))
     elif arguments.output != "-":
-        _show(there, arguments.source, arguments.to, verbose=arguments.verbose)
+        _show(there, arguments.source, arguments.to)
         if back is not None:
             render.line()
-            _show(back, arguments.to, arguments.source, verbose=arguments.verbose)
+            _show(back, arguments.to, arguments.source)
         _next(arguments, there)
     return max(EXIT_CODES[plan.verdict.answer] for plan in plans)
 
@@ -120,12 +115,12 @@ def _document(plan: Plan, source: str, destination: str) -> dict[str, Any]:
         ],
         "globals": list(plan_globals(plan)),
         "compat": plan_compat(plan),
-        "prose": plan_prose(plan, source, destination, verbose=True),
+        "prose": plan_prose(plan, source, destination),
     }
 
 
-def _show(plan: Plan, source: str, destination: str, *, verbose: bool) -> None:
-    for line in plan_prose(plan, source, destination, verbose=verbose).splitlines():
+def _show(plan: Plan, source: str, destination: str) -> None:
+    for line in plan_prose(plan, source, destination).splitlines():
         indent = len(line) - len(line.lstrip())
         render.prose(line.lstrip(), indent=indent, hang=2 if indent else 6)
     for note in plan.verdict.policy_notes:

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from armferry.cli.overwriting import refuse_losing_guest, refuse_overwriting
 from armferry.decide import TraceEvent, trace_line
 from armferry.errors import ArmferryError, EnvironmentFault
 
@@ -42,6 +41,9 @@ def tracing(arguments: argparse.Namespace) -> Iterator[Callable[[TraceEvent], No
         shown = str if sys.stderr.isatty() else trace_line
         yield lambda event: print(shown(event), file=sys.stderr)
         return
+
+    from armferry.cli.overwriting import refuse_losing_guest, refuse_overwriting
+
     refuse_overwriting(
         target,
         (

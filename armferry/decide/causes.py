@@ -64,48 +64,72 @@ __all__ = [
     "Zero",
 ]
 
+# -- forms that many share: to define a frozen dataclass takes half a millisecond, its child none
+
+
+@dataclass(frozen=True, slots=True)
+class _Plain:
+    """A cause that its type says whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class _OfValue:
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class _OfOwn:
+    own: int
+
+
+@dataclass(frozen=True, slots=True)
+class _OfBits:
+    bits: int
+
+
 # -- why a value is the one that the register had after reset
 
 
-@dataclass(frozen=True, slots=True)
-class NeverRan:
+class NeverRan(_Plain):
     """The guest never ran."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
-class SourceReset:
+
+class SourceReset(_OfValue):
     """`value` is the reset value of the source's host."""
 
-    value: int
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class KnownReset:
+class KnownReset(_OfValue):
     """`value` is a reset value that a compat level or the user states."""
 
-    value: int
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ResetByRule:
+class ResetByRule(_Plain):
     """The rule that drops the register lists its value as a reset value."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
-class KvmPattern:
+
+class KvmPattern(_OfValue):
     """`value` is what KVM puts into registers whose reset value is unknown."""
 
-    value: int
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Zero:
+class Zero(_Plain):
     """It is zero, and the destination, which lacks it, reads as zero: nothing is missed."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
-class NotInUse:
+
+class NotInUse(_Plain):
     """The physical counter: its timer is off and was never set, and no program may read it."""
+
+    __slots__ = ()
 
 
 Evidence = NeverRan | SourceReset | KnownReset | ResetByRule | KvmPattern | Zero | NotInUse
@@ -120,16 +144,16 @@ class NothingLost:
     evidence: Evidence
 
 
-@dataclass(frozen=True, slots=True)
-class SameThere:
+class SameThere(_Plain):
     """The guest reads the same value afterwards."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
-class ValueLost:
+
+class ValueLost(_OfValue):
     """A value that the guest may have written is gone."""
 
-    value: int
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,19 +178,22 @@ Harm = NothingLost | SameThere | ValueLost | ReadsElse | LosesFeatures
 # -- by which rule a register may stay behind
 
 
-@dataclass(frozen=True, slots=True)
-class Hidden:
+class Hidden(_Plain):
     """It is hidden from the VM."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
-class Declared:
+
+class Declared(_Plain):
     """It is declared safe to be missing."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
-class OneEndOnly:
+
+class OneEndOnly(_Plain):
     """It may exist on one end only."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,19 +204,22 @@ class Condition:
     expected: int
 
 
-@dataclass(frozen=True, slots=True)
-class HeldReset:
+class HeldReset(_Plain):
     """It may be dropped while it holds its reset value."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
-class StockIgnores:
+
+class StockIgnores(_Plain):
     """The destination's QEMU loads the guest without it by itself."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
-class Unlisted:
+
+class Unlisted(_Plain):
     """The destination has the register and lists it nowhere; the guest reads the same there."""
+
+    __slots__ = ()
 
 
 Permission = Hidden | Declared | OneEndOnly | Condition | HeldReset | StockIgnores | Unlisted
@@ -197,44 +227,40 @@ Permission = Hidden | Declared | OneEndOnly | Condition | HeldReset | StockIgnor
 # -- why the destination does not take a value
 
 
-@dataclass(frozen=True, slots=True)
-class Fixed:
+class Fixed(_OfOwn):
     """The destination fixes the register at `own`."""
 
-    own: int
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class AtMost:
+class AtMost(_OfOwn):
     """The destination offers `own` at most: a firmware version."""
 
-    own: int
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Lacks:
+class Lacks(_OfBits):
     """The destination lacks the firmware services `bits`."""
 
-    bits: int
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class TooWide:
+class TooWide(_Plain):
     """The value has more bits than the register that it is to go into."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
-class NotKept:
+
+class NotKept(_OfBits):
     """The destination's QEMU does not keep `bits` of it."""
 
-    bits: int
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Unsure:
+class Unsure(_OfOwn):
     """It is not known whether the destination's kernel takes another value than `own`."""
 
-    own: int
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,9 +282,10 @@ class Pinned:
     version: PsciVersion
 
 
-@dataclass(frozen=True, slots=True)
-class OwnTaken:
+class OwnTaken(_Plain):
     """The destination's value is taken."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,28 +295,28 @@ class DifferenceInMask:
     mask: int
 
 
-@dataclass(frozen=True, slots=True)
-class FieldsFit:
+class FieldsFit(_Plain):
     """No field is beyond the destination's."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
-class Capped:
+
+class Capped(_Plain):
     """It is capped at the destination's."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
-class PartTaken:
+
+class PartTaken(_OfBits):
     """`bits`, which do not stay, are the destination's."""
 
-    bits: int
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Meaningless:
+class Meaningless(_OfBits):
     """`bits`, which do not stay, mean nothing by the architecture (RES0), and are left out."""
 
-    bits: int
+    __slots__ = ()
 
 
 Change = Pinned | OwnTaken | DifferenceInMask | FieldsFit | Capped | PartTaken | Meaningless
@@ -297,9 +324,10 @@ Change = Pinned | OwnTaken | DifferenceInMask | FieldsFit | Capped | PartTaken |
 # -- what became of the register
 
 
-@dataclass(frozen=True, slots=True)
-class Matched:
+class Matched(_Plain):
     """The source's value is sent."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,12 @@ out while nothing of the guest is in it, and a destination that takes the featur
 stream is sent its own. Anything else is named and refused, or, where it is not known, said.
 """
 
+from __future__ import annotations
+
 import enum
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from armferry.decide.consent import accepts_subsection
 from armferry.decide.risk_level import Risk
@@ -22,7 +25,10 @@ from armferry.facts import (
     qemu_rules,
 )
 from armferry.policy import AcceptedRisk
-from armferry.stream.description import DeviceLayout, StructLayout
+
+if TYPE_CHECKING:
+    # a move of two fingerprints reads no stream
+    from armferry.stream.description import DeviceLayout, StructLayout
 
 __all__ = [
     "CPU",
@@ -58,7 +64,7 @@ class Effect(enum.StrEnum):
     """What a finding means for the load."""
 
     REFUSED = "refused"
-    REWRITTEN = "mended"
+    REWRITTEN = "rewritten"
     UNCERTAIN = "uncertain"
 
 

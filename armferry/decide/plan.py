@@ -7,10 +7,8 @@ How a plan is written is for `plan_text`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from armferry.decide.circumstance import Weight
-from armferry.decide.features import CommonCause, common_causes
 from armferry.decide.layout import Effect
 from armferry.decide.model import RegisterClass, RegisterOutcome
 from armferry.decide.reset import read_only
@@ -33,7 +31,7 @@ from armferry.policy import (
     TolerancePlaced,
     format_rule,
 )
-from armferry.registers import Kind, describe, name
+from armferry.registers import Kind, describe
 
 __all__ = ["Plan", "PlanEntry", "make_plan"]
 
@@ -62,14 +60,12 @@ class Plan:
     """What must be allowed, and what then happens.
 
     `policy` holds the entries alone, without what already applied; `verdict` is the verdict on
-    the move under both. `obstacles` are in words; a plan with any of them does not help. `causes`
-    has for each register that was refused with others what explains all of them.
+    the move under both. `obstacles` are in words; a plan with any of them does not help.
     """
 
     entries: tuple[PlanEntry, ...]
     policy: Policy
     verdict: Verdict
-    causes: Mapping[int, CommonCause] = field(default_factory=dict)
 
     @property
     def works(self) -> bool:
@@ -79,13 +75,12 @@ class Plan:
     @property
     def obstacles(self) -> tuple[str, ...]:
         """What no policy allows: obstacles, and registers that are still refused."""
-        refused: list[str] = []
-        for event in self.verdict.events:
-            if event.outcome.refused:
-                cause = self.causes.get(event.outcome.index)
-                what = f"{event.outcome.name} of vCPU {event.vcpu}: {event.outcome.why}"
-                refused.append(what if cause is None else f"{cause.counted}: {cause.why}")
-        return (*self.verdict.obstacles, *dict.fromkeys(refused))
+        refused = [
+            f"{event.outcome.name} of vCPU {event.vcpu}: {event.outcome.why}"
+            for event in self.verdict.events
+            if event.outcome.refused
+        ]
+        return (*self.verdict.obstacles, *refused)
 
 
 def make_plan(move: Move, policy: Policy) -> Plan:
@@ -108,32 +103,14 @@ def make_plan(move: Move, policy: Policy) -> Plan:
         for one in before.findings
         if one.effect is Effect.REFUSED and one.risk is Risk.LOSSY
     }
-    around = {
-        one.accepted_by: PlanEntry(
-            one.accepted_by,
-            name(one.accepted_by),
-            _ACCEPT,
-            one.risk,
-            f"{one.why} (risk {one.risk})",
-        )
-        for one in before.circumstances
-        if one.weight is Weight.REFUSED and one.accepted_by is not None
-    }
-    subsections = Policy(accepted=AcceptedRisk(frozenset(around), subsections=frozenset(parts)))
+    subsections = Policy(accepted=AcceptedRisk(subsections=frozenset(parts)))
     verdict = judge(move, _united(policy, subsections, chosen))
     for index in _refused(verdict).keys() & chosen.keys():
         del chosen[index]  # nothing lifts it: what was tried is no help
     return Plan(
-        (*(entry for entry, _ in chosen.values()), *parts.values(), *around.values()),
+        (*(entry for entry, _ in chosen.values()), *parts.values()),
         _united(Policy(), subsections, chosen),
         verdict,
-        {
-            outcome.index: cause
-            for decision in before.decisions
-            for cause in common_causes(decision.anomalies)
-            for outcome in cause.outcomes
-            if outcome.refused
-        },
     )
 
 

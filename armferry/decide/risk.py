@@ -1,7 +1,7 @@
 """What a move costs the guest: what it read before against what it will read afterwards.
 
 The only place that decides a risk of a register. `after` is what the guest will read on the
-destination, whoever puts it there: the value that is sent, the destination's own reset value where
+destination, however it got there: the value that is sent, the destination's own reset value where
 nothing is sent, never the value that a guest which ran had left there.
 
 A register that the guest may have written is lost when another value is read afterwards, unless

@@ -7,9 +7,12 @@ itself, cannot be seen from outside, so both are taken to be fine here. Rule set
 (`armferry.facts`); texts are whole, without the program's name before each line.
 """
 
+from __future__ import annotations
+
 import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from armferry.decide.conditions import taken_away
 from armferry.decide.kept_bits import never_changes, not_kept
@@ -28,7 +31,10 @@ from armferry.registers import (
     decode,
     describe,
 )
-from armferry.stream.description import DeviceLayout, StructLayout
+
+if TYPE_CHECKING:
+    # a move of two fingerprints reads no stream
+    from armferry.stream.description import DeviceLayout, StructLayout
 
 __all__ = ["MessageClass", "StockVerdict", "stock_verdict"]
 
@@ -128,7 +134,7 @@ class _Load:
         here, there = self._move.source.memory, self._move.destination.memory
         if here is UNKNOWN or there is UNKNOWN:
             return None
-        for one in compare_memory(here, there, whole=self._move.of_one_guest):
+        for one in compare_memory(here, there, whole=self._move.destination.whole):
             if one.of_record or not one.refused:
                 continue
             group, cause = MessageClass.BLOCK_SIZE, ""
@@ -153,7 +159,7 @@ class _Load:
         """A GICv3 of another number of vCPUs: QEMU then reads on at the wrong place."""
         here, there = self._move.source, self._move.destination
         redistributors = any(one.name == _PER_CPU_GIC for one in here.devices)
-        if not self._move.of_one_guest or len(here.cpus) == len(there.cpus) or not redistributors:
+        if not there.whole or len(here.cpus) == len(there.cpus) or not redistributors:
             return None
         return self._verdict(MessageClass.VCPUS)
 

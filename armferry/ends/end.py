@@ -4,15 +4,21 @@ Either a guest, as a stream brings it, or a host, as a fingerprint describes it.
 recorded is `UNKNOWN`, which is never taken for none.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING
 
 from armferry.ends.unknown import UNKNOWN, NotKnown
 from armferry.ends.vcpu import Destination
 from armferry.facts import kept_bits
 from armferry.registers import Accelerator
-from armferry.stream.description import DeviceLayout
-from armferry.stream.events import Configuration, RamBlock
+
+if TYPE_CHECKING:
+    # a move of two fingerprints reads no stream
+    from armferry.stream.description import DeviceLayout
+    from armferry.stream.events import Configuration, RamBlock
 
 __all__ = ["End", "HostFacts"]
 
@@ -34,7 +40,7 @@ class HostFacts:
     its: bool | NotKnown = UNKNOWN
     cores: Mapping[int, tuple[int, ...]] | NotKnown = UNKNOWN
 
-    def completed_by(self, other: "HostFacts") -> "HostFacts":
+    def completed_by(self, other: HostFacts) -> HostFacts:
         """These facts, and those of `other` where they are not known."""
         unknown = {
             one.name: getattr(other, one.name)

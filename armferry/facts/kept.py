@@ -6,12 +6,11 @@ every release of the rig. Knows releases and CPU models, and tells a model by th
 registers of its list where nobody says its name.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from armferry.facts.release import qemu_release
@@ -58,6 +57,8 @@ def kept_bits(qemu: str, cpu: str, registers: Mapping[int, int]) -> KeptBits | N
 
 def identification(registers: Mapping[int, int]) -> str:
     """Tells CPU models of a release apart: a digest of the identification registers of a list."""
+    import hashlib  # here: a move under KVM does without
+
     values = sorted((index, registers[index]) for index in registers.keys() & _IDENTIFICATION)
     return hashlib.sha256(repr(values).encode()).hexdigest()[:16]
 
@@ -86,6 +87,6 @@ def _release(qemu: str) -> str:
 
 @cache
 def _document() -> Mapping[str, Any]:
-    text = files(__package__).joinpath("kept.json").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("kept.json").read_text(encoding="utf-8")
     document: Mapping[str, Any] = json.loads(text)
     return document

@@ -4,7 +4,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 __all__ = ["Basis", "basis", "table"]
@@ -31,5 +31,4 @@ def basis(row: Mapping[str, Any]) -> Basis:
 @cache
 def table(name: str) -> Mapping[str, Any]:
     """A TOML file of this room, by its name without the ending."""
-    text = files(__package__).joinpath(f"{name}.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)
+    return tomllib.loads(Path(__file__).with_name(f"{name}.toml").read_text(encoding="utf-8"))

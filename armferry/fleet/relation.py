@@ -1,4 +1,4 @@
-"""Class by class, birth by birth: the cells, each worked out once and kept by whoever can keep it.
+"""Class by class, birth by birth: the cells, each worked out once and kept where the caller can.
 
 A class whose hosts have several QEMUs for a kind of guest has an end for each: a guest may run
 under any of them, and one on the destination that takes it is enough.

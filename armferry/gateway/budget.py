@@ -21,7 +21,7 @@ class Budget:
     def __init__(self, total: int = DEFAULT_STATE_TOTAL) -> None:
         self.total = total
         self.turn = threading.Lock()
-        """Held by whoever takes a state apart or decides on it: one at a time in a process."""
+        """Held while a state is taken apart or decided on: one at a time in a process."""
         self._lock = threading.Lock()
         self._held = 0
 

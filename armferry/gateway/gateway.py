@@ -214,7 +214,7 @@ class Gateway:
             return
         if len(self._arrivals) >= _MOST_WAITING:
             silent = [one for one in self._arrivals if one.kind is None]
-            # whoever means it says so at once: the longest silence is the least loss
+            # a client that means it says so at once: the longest silence is the least loss
             self._reject(
                 (silent or self._arrivals)[0],
                 f"{_MOST_WAITING} connections wait for a main channel, and this one the longest",

@@ -238,7 +238,7 @@ class Transfer:
             self._main_running += 1
         else:
             self._extra_running += 1
-        self._threads.append(thread)  # whoever finds a thread here may join it
+        self._threads.append(thread)  # a thread that is found here may be joined
 
     @contextlib.contextmanager
     def _failures(self) -> Iterator[None]:

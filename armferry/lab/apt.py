@@ -79,8 +79,8 @@ class AptState:
         mirror = debian_mirror()
         lines = (f"deb [signed-by={KEYRING}] {mirror} {suite} main" for suite in self.suites)
         self._sources.write_text("\n".join([*lines, ""]))
-        # Backports and old suites stop renewing the validity date of their Release file; whoever
-        # serves an index can so serve an old one, and no other (docs/lab.md).
+        # Backports and old suites stop renewing the validity date of their Release file; a
+        # server of an index can so serve an old one, and no other (docs/lab.md).
         self._config.write_text(
             f'Dir::State "{self.directory}/state";\n'
             'Dir::State::status "/dev/null";\n'

@@ -173,7 +173,7 @@ def _direction(cell: Cell) -> Direction:
     guest, there = cell.source.source(), cell.destination.destination()
     move = Move.between(guest.end, there.end)
     bare = make_plan(if_running(move), Policy())
-    return Direction(cell, bare, cell.foretold.running)
+    return Direction(cell, bare, cell.predicted.running)
 
 
 def _way(words: str, way: Direction) -> Iterator[str]:
@@ -196,7 +196,7 @@ def _way(words: str, way: Direction) -> Iterator[str]:
     elif shipped.verdict.answer is Answer.WORKS_WITH_POLICY:
         yield f"  With armferry it works by the shipped levels, risk {shipped.verdict.risk}."
     yield from (f"  {obstacle}" for obstacle in shipped.obstacles)
-    yield from (f"  not as foretold: {fault}" for fault in cell.faults)
+    yield from (f"  not as predicted: {fault}" for fault in cell.faults)
 
 
 def _register(index: int) -> str:

@@ -1,4 +1,4 @@
-"""The matrix: the guest of every host, loaded on every other host, against what was foretold.
+"""The matrix: the guest of every host, loaded on every other host, against what was predicted.
 
 A host is a kernel, a CPU and a userland with its QEMU. Every host is recorded (`recording`); then
 each is booted once more and given every other one's stream: as it is, and as armferry rewrites it.
@@ -30,7 +30,7 @@ from armferry.policy import aggregate
 from armferry.rewriting.edits import edit_of
 from armferry.stream import rewrite_tail
 
-__all__ = ["Cell", "Foretold", "foretell", "if_running", "record_all", "run_matrix"]
+__all__ = ["Cell", "Predicted", "if_running", "predict", "record_all", "run_matrix"]
 
 _PROGRAM = "qemu-system-aarch64: "
 
@@ -39,7 +39,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Foretold:
+class Predicted:
     """What armferry says of a move before it is made.
 
     `plan` is what had to be allowed beyond the shipped levels; without entries when nothing had
@@ -60,7 +60,7 @@ class Foretold:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One move between two hosts: foretold and done.
+    """One move between two hosts: predicted and done.
 
     `stock` and `ferried` are what the destination's QEMU made of the stream as it came and as
     armferry rewrote it (None when no policy makes it work); `asked` is what the destination's
@@ -69,7 +69,7 @@ class Cell:
 
     source: Recording
     destination: Recording
-    foretold: Foretold
+    predicted: Predicted
     stock: Outcome
     ferried: Outcome | None
     asked: Loaded
@@ -86,12 +86,12 @@ class Cell:
 
     @property
     def faults(self) -> tuple[str, ...]:
-        """Where what was foretold and what happened part; empty when they agree."""
+        """Where what was predicted and what happened part; empty when they agree."""
         found = []
-        foretold = self.foretold.unaided.stock
-        if foretold is None or foretold.loads != self.stock.completed:
-            found.append("stock QEMU: foretold otherwise")
-        elif foretold.message != self.message:
+        predicted = self.predicted.unaided.stock
+        if predicted is None or predicted.loads != self.stock.completed:
+            found.append("stock QEMU: predicted otherwise")
+        elif predicted.message != self.message:
             found.append("stock QEMU: printed something else")
         if self.ferried is None:
             found.append("no policy makes it work")
@@ -106,7 +106,7 @@ def said(outcome: Outcome) -> str:
     return "\n".join(line for line in lines if "is deprecated: machines more than" not in line)
 
 
-def foretell(source: Recording, destination: Recording) -> Foretold:
+def predict(source: Recording, destination: Recording) -> Predicted:
     """The verdicts on a move, and the stream that the destination is given.
 
     Raises `BadStream`.
@@ -119,7 +119,7 @@ def foretell(source: Recording, destination: Recording) -> Foretold:
     data = source.stream.read_bytes()
     tail = rewrite_tail(guest.saved, edit_of(plan.verdict)) if plan.works else None
     given = data if tail is None else data[: tail.offset] + tail.data
-    return Foretold(judge(move, base), plan, make_plan(if_running(move), base), given)
+    return Predicted(judge(move, base), plan, make_plan(if_running(move), base), given)
 
 
 def if_running(move: Move) -> Move:
@@ -146,9 +146,9 @@ def record_all(hosts: Iterable[tuple[HostSpec, NestedQemu]], progress: Progress)
 
 
 def run_matrix(recordings: Sequence[Recording], progress: Progress) -> list[Cell]:
-    """Every ordered pair of different hosts: foretold and done. Raises `LabHostFault`."""
+    """Every ordered pair of different hosts: predicted and done. Raises `LabHostFault`."""
     pairs = {
-        (source.key, there.key): foretell(source, there)
+        (source.key, there.key): predict(source, there)
         for source, there in product(recordings, recordings)
         if source.key != there.key
     }
@@ -162,12 +162,12 @@ def run_matrix(recordings: Sequence[Recording], progress: Progress) -> list[Cell
             for source in recordings:
                 if source.key == there.key:
                     continue
-                foretold = pairs[source.key, there.key]
+                predicted = pairs[source.key, there.key]
                 stock = destination.load(source.stream.read_bytes())
-                works = foretold.verdict.answer is not Answer.FAILS
-                ferried = destination.load(foretold.stream) if works else None
+                works = predicted.verdict.answer is not Answer.FAILS
+                ferried = destination.load(predicted.stream) if works else None
                 asked = destination.asked(source)
-                cells.append(Cell(source, there, foretold, stock, ferried, asked))
+                cells.append(Cell(source, there, predicted, stock, ferried, asked))
                 done += 1
                 progress(f"{source.name} to {there.name}", done, len(pairs))
         return cells

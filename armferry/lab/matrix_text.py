@@ -19,13 +19,13 @@ def tally(cells: Sequence[Cell]) -> str:
     """What the matrix shows, in a sentence or two."""
     stock = sum(cell.stock.completed for cell in cells)
     ferried = sum(cell.ferried is not None and cell.ferried.completed for cell in cells)
-    needy = sum(bool(cell.foretold.plan.entries) for cell in cells)
-    running = sum(bool(cell.foretold.running.entries) for cell in cells)
+    needy = sum(bool(cell.predicted.plan.entries) for cell in cells)
+    running = sum(bool(cell.predicted.running.entries) for cell in cells)
     wrong = sum(bool(cell.faults) for cell in cells)
     return (
         f"Of {len(cells)} moves, stock QEMU loads {stock}; ferried by armferry, {ferried} load, "
         f"{len(cells) - needy} of them with the shipped levels alone. For a guest that runs, "
-        f"{running} need more to be named. What was foretold and what happened part in {wrong}."
+        f"{running} need more to be named. What was predicted and what happened part in {wrong}."
     )
 
 
@@ -36,11 +36,11 @@ def matrix_lines(cells: Sequence[Cell]) -> Iterator[str]:
     yield "| from | to | stock QEMU | shipped levels | ferried | if it runs | must then be named |"
     yield "|---|---|---|---|---|---|---|"
     for cell in cells:
-        foretold = cell.foretold
+        predicted = cell.predicted
         yield (
             f"| {cell.source.name} | {cell.destination.name} | {_stock(cell)} | "
-            f"{foretold.unaided.answer}{_entries(foretold.plan, ' and ')} | {_ferried(cell)} | "
-            f"{foretold.running.verdict.risk} | {_entries(foretold.running) or '-'} |"
+            f"{predicted.unaided.answer}{_entries(predicted.plan, ' and ')} | {_ferried(cell)} | "
+            f"{predicted.running.verdict.risk} | {_entries(predicted.running) or '-'} |"
         )
     yield ""
     yield "What stock QEMU prints, and how often:"
@@ -77,10 +77,10 @@ def matrix_rows(cells: Sequence[Cell]) -> dict[str, Any]:
                     "message": messages.index(cell.message),
                     "culprits": _culprits(cell),
                 },
-                "verdict": cell.foretold.unaided.answer.value,
+                "verdict": cell.predicted.unaided.answer.value,
                 "running": {
-                    "risk": str(cell.foretold.running.verdict.risk),
-                    "named": [f"{e.name}: {e.action}" for e in cell.foretold.running.entries],
+                    "risk": str(cell.predicted.running.verdict.risk),
+                    "named": [f"{e.name}: {e.action}" for e in cell.predicted.running.entries],
                 },
                 "ferried": None if cell.ferried is None else cell.ferried.completed,
                 "faults": list(cell.faults),
@@ -113,20 +113,20 @@ def _move(cell: Cell) -> dict[str, Any]:
         "stock": {
             "loads": cell.stock.completed,
             "message": cell.message,
-            "foretold": verdict_document(cell.foretold.unaided)["stock"],
+            "predicted": verdict_document(cell.predicted.unaided)["stock"],
         },
         "kernel_refuses": refusals_document(cell.refused),
-        "verdict": cell.foretold.unaided.answer.value,
-        "risk": str(cell.foretold.verdict.risk),
+        "verdict": cell.predicted.unaided.answer.value,
+        "risk": str(cell.predicted.verdict.risk),
         "policy": [
             {"name": entry.name, "action": entry.action, "reason": entry.reason}
-            for entry in cell.foretold.plan.entries
+            for entry in cell.predicted.plan.entries
         ],
         "running": {
-            "risk": str(cell.foretold.running.verdict.risk),
+            "risk": str(cell.predicted.running.verdict.risk),
             "policy": [
                 {"name": entry.name, "action": entry.action, "reason": entry.reason}
-                for entry in cell.foretold.running.entries
+                for entry in cell.predicted.running.entries
             ],
         },
         "ferried": None if ferried is None else ferried.completed,
@@ -149,12 +149,12 @@ def _stock(cell: Cell) -> str:
 
 def _culprits(cell: Cell) -> list[str]:
     """The registers that stand in stock QEMU's way, by name."""
-    stock = cell.foretold.unaided.stock
+    stock = cell.predicted.unaided.stock
     return [] if stock is None else [name(i, Accelerator.KVM) for i in stock.culprits]
 
 
 def _ferried(cell: Cell) -> str:
     if cell.faults:
         return "; ".join(cell.faults)
-    same = cell.foretold.verdict.risk is Risk.NONE
+    same = cell.predicted.verdict.risk is Risk.NONE
     return "loads as it is" if same else "loads"

@@ -16,7 +16,8 @@ from pathlib import Path
 from armferry.cache import cache_folder
 from armferry.errors import EnvironmentFault
 from armferry.hosts.fingerprints.fingerprint import Fingerprint, Provenance, parse
-from armferry.hosts.fingerprints.subject import Subject, open_subject
+from armferry.hosts.fingerprints.open_subject import open_subject
+from armferry.hosts.fingerprints.subject import Subject
 from armferry.lab.host import HostSpec, LabHost
 from armferry.lab.initramfs import userland_archive
 from armferry.lab.nested import NestedQemu, save

@@ -24,7 +24,6 @@ Files are read only by `read_file` and `read_site`.
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -339,6 +338,8 @@ def _action(select: Selector, text: str | None, where: str) -> str | Tolerance |
 def _known(table: Mapping[str, object], keys: tuple[str, ...], where: str) -> None:
     for key in table:
         if key not in keys:
+            import difflib  # only a failing command pays for it
+
             near = difflib.get_close_matches(key, keys, 1)
             hint = f", did you mean {near[0]!r}?" if near else "."
             raise DocumentError(f"{where}: unknown key {key!r}{hint} Accepted: {', '.join(keys)}")

@@ -15,12 +15,11 @@ What it refuses to know: what entries say (`document`).
 
 from __future__ import annotations
 
-import difflib
 import functools
-import importlib.resources
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from armferry.facts import like_of_distribution, unversioned_machines
 from armferry.policy.document import Document, parse_document
@@ -32,6 +31,9 @@ __all__ = ["DEFAULTS", "MachineType", "applies", "builtin_levels", "resolve"]
 DEFAULTS = "defaults"
 
 _VIRT = re.compile(r"virt-(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})")
+_NUMBERED = re.compile(r"virt-[0-9]+\.[0-9]+")
+_LONGEST = 100
+"""Letters of a machine type; QEMU's longest names have some 30."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,7 @@ class MachineType:
 @functools.cache
 def builtin_levels() -> tuple[Document, ...]:
     """The levels that armferry ships, by file name."""
-    folder = importlib.resources.files("armferry.policy").joinpath("levels")
-    files = sorted((f for f in folder.iterdir() if f.name.endswith(".toml")), key=lambda f: f.name)
+    files = sorted(Path(__file__).with_name("levels").glob("*.toml"))
     return tuple(
         parse_document(file.read_text(encoding="utf-8"), file.name, OriginKind.BUILTIN)
         for file in files
@@ -64,11 +65,16 @@ def resolve(machine: str, documents: Sequence[Document] = ()) -> MachineType:
     """Follow a machine type to its version; raises MachineError for a circle, and where a
     document says that one is like a machine type which nothing declares.
 
-    Several documents may declare one machine type, but not like two different ones.
+    Several documents may declare one machine type, but not like two different ones. One whose name
+    is too long, or of a version that QEMU cannot have, is an error too.
     """
     names: list[str] = []
     current = machine
     while True:
+        if len(current) > _LONGEST or (
+            _NUMBERED.fullmatch(current) and not _VIRT.fullmatch(current)
+        ):
+            raise MachineError(_unknown(current))
         if current in names:
             chain = " like ".join([*names, current])
             raise MachineError(f"machine type {machine!r} is declared in a circle: {chain}")
@@ -119,6 +125,10 @@ def _undeclared(machine: str) -> str:
 
 
 def _unknown(machine: str) -> str:
+    import difflib  # only a failing command pays for it
+
+    if len(machine) > _LONGEST:
+        machine = f"{machine[:_LONGEST]}..."
     near = difflib.get_close_matches(machine, sorted(unversioned_machines()), 1, 0.8)
     hint = f", did you mean {near[0]!r}?" if near else "."
     return (

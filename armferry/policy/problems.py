@@ -128,7 +128,7 @@ def _impossible(policy: Policy) -> Iterator[Problem]:
 def _hidden(policy: Policy) -> Iterator[Problem]:
     for index, origins in policy.hidden.items():
         listed = policy.safe_missing.get(index, ())
-        # what a shipped level says cannot be edited, and whoever lists it says the same in a way
+        # what a shipped level says cannot be edited, and a user who lists it says the same in a way
         if listed and _by_a_user(origins) and _by_a_user(listed):
             yield Problem(
                 f"{format_register(index)} is hidden and safe-missing: a hidden register is never "

@@ -17,7 +17,6 @@ know: whether a rule makes sense (`armferry.policy.problems`) and when it helps 
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable
 
@@ -120,6 +119,8 @@ def parse_rule(select: Selector, text: str, where: str) -> Tolerance:
     for form, build in _FORMS:
         if found := form.fullmatch(rule):
             return build(select, found.group("rest"), where)
+    import difflib  # only a failing command pays for it
+
     near = difflib.get_close_matches(rule, RULES, 1, 0.5)
     hint = f", did you mean {near[0]!r}?" if near else "."
     raise RuleError(f"{where}: {rule!r} is no tolerance{hint} Accepted: {'; '.join(RULES)}")

@@ -54,6 +54,7 @@ __all__ = [
     "names_cpu",
     "pseudo_names",
     "second_names",
+    "vector_names",
 ]
 
 TIMER_CNT = 0x603000000013DF1A
@@ -143,11 +144,19 @@ def pseudo_names() -> dict[str, int]:
     pseudo: list[Encoding] = [*found, *(FirmwareBitmap(n) for n in range(len(_BITMAP_NAMES)))]
     pseudo += [Demux(0, selector) for selector in range(14)]
     pseudo += [Core(offset, _core_size(offset)) for offset in _CORE_NAMES]
-    pseudo += [Sve(number, 256) for number in range(1024)]
-    pseudo += [Sve(number, 32) for number in range(1024, 1024 + 17 * 32)]
-    pseudo += [Sve(0xFFFF, 64)]
-    indexes = [*(encode(encoding) for encoding in pseudo), *_ABI_NAMES]
-    return {name(index): index for index in indexes}
+    return _labelled(pseudo) | {name: index for index, name in _ABI_NAMES.items()}
+
+
+@cache
+def vector_names() -> dict[str, int]:
+    """Names of slices of vector registers, and of the vector lengths: name to index."""
+    slices = [Sve(number, 256) for number in range(1024)]
+    slices += [Sve(number, 32) for number in range(1024, 1024 + 17 * 32)]
+    return _labelled([*slices, Sve(0xFFFF, 64)])
+
+
+def _labelled(encodings: Iterable[Encoding]) -> dict[str, int]:
+    return {_label(index := encode(one), one, None): index for one in encodings}
 
 
 @lru_cache(maxsize=8192)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from typing import Any
 
@@ -11,10 +12,9 @@ __all__ = ["load"]
 @cache
 def load(name: str) -> dict[str, Any]:
     """A JSON object of this package's data folder, by file name."""
-    # Imported here: together they take longer to load than the whole room.
-    import json
-    from importlib.resources import files
+    import json  # here: it takes longer to load than the whole room
 
-    text = files(__package__).joinpath("data", name).read_text(encoding="utf-8")
-    loaded: dict[str, Any] = json.loads(text)
+    path = os.path.join(os.path.dirname(__file__), "data", name)
+    with open(path, encoding="utf-8") as file:
+        loaded: dict[str, Any] = json.load(file)
     return loaded

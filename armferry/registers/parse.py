@@ -22,6 +22,7 @@ from .catalogue import (
     named_encodings,
     pseudo_names,
     second_names,
+    vector_names,
 )
 from .index import (
     Arm64System,
@@ -137,31 +138,41 @@ def _parse_number(text: str, folded: str) -> int:
 
 
 def _lookup(folded: str, accelerator: Accelerator | None) -> tuple[int, ...]:
-    found = _indexes_by_name().get(folded, ())
-    if accelerator is not None and set(found) == {TIMER_CNT, TIMER_CVAL}:
+    if folded in ("cntv_cval_el0", "cntvct_el0"):
+        if accelerator is None:
+            return (TIMER_CNT, TIMER_CVAL)
         counter = folded == "cntvct_el0"
         return (TIMER_CNT if counter == (accelerator is Accelerator.KVM) else TIMER_CVAL,)
-    return found
+    texts = _encodings_by_name().get(folded)
+    if texts is None:
+        index = _pseudo_indexes().get(folded) or _vector_indexes().get(folded)
+        return () if index is None else (index,)
+    return tuple(dict.fromkeys(map(_index_of, texts)))
+
+
+def _index_of(text: str) -> int:
+    encoding = _parse_encoding(text, text.casefold())
+    if encoding is None:
+        raise AssertionError(f"the catalogue has an encoding that does not parse: {text}")
+    return encode(encoding)
 
 
 @cache
-def _indexes_by_name() -> dict[str, tuple[int, ...]]:
-    table: dict[str, tuple[int, ...]] = {}
+def _encodings_by_name() -> dict[str, tuple[str, ...]]:
+    """Each name of the architecture, in small letters, with the encodings it may mean.
 
-    def add(name: str, index: int) -> None:
+    As text: a command asks for a few of them, and to parse all takes longer than the command.
+    """
+    table: dict[str, tuple[str, ...]] = {}
+
+    def add(name: str, text: str) -> None:
         folded = name.casefold()
-        if index not in table.get(folded, ()):
-            table[folded] = (*table.get(folded, ()), index)
+        table[folded] = (*table.get(folded, ()), text)
 
     def add_with_secure(name: str, text: str) -> None:
-        encoding = _parse_encoding(text, text.casefold())
-        if encoding is None:
-            raise AssertionError(f"the catalogue has an encoding that does not parse: {text}")
-        add(name, encode(encoding))
-        if isinstance(encoding, Cp32 | Cp64):
-            secure = _parse_encoding(text, f"{text},s")
-            if secure is not None:
-                add(f"{name}_S", encode(secure))
+        add(name, text)
+        if text.startswith("p"):
+            add(f"{name}_S", f"{text},s")
 
     for text, name in named_encodings().items():
         add_with_secure(name, text)
@@ -169,22 +180,27 @@ def _indexes_by_name() -> dict[str, tuple[int, ...]]:
             add_with_secure(name[:-3], text)
     for name, text in second_names().items():
         add_with_secure(name, text)
-    for name, index in pseudo_names().items():
-        add(name, index)
-    for name in ("CNTV_CVAL_EL0", "CNTVCT_EL0"):
-        add(name, TIMER_CNT)
-        add(name, TIMER_CVAL)
     return table
+
+
+@cache
+def _pseudo_indexes() -> dict[str, int]:
+    return {name.casefold(): index for name, index in pseudo_names().items()}
+
+
+@cache
+def _vector_indexes() -> dict[str, int]:
+    return {name.casefold(): index for name, index in vector_names().items()}
 
 
 def _close_names(folded: str) -> tuple[str, ...]:
     import difflib  # only a failing command pays for it
 
-    names = _indexes_by_name()
+    names = {*_encodings_by_name(), *_pseudo_indexes(), *_vector_indexes()}
     longer = sorted((one for one in names if one.startswith(folded)), key=lambda n: (len(n), n))
     close = longer if len(folded) >= _SHORTEST_START else []
     close = [*close, *difflib.get_close_matches(folded[:_LONGEST_NAME], names, n=3, cutoff=0.75)]
-    found = dict.fromkeys(describe(index).name for one in close for index in names[one])
+    found = dict.fromkeys(describe(index).name for one in close for index in _lookup(one, None))
     return tuple(found)[:3]
 
 

@@ -15,14 +15,11 @@ from armferry.hosts.files.in_place import FileInPlace
 from armferry.hosts.files.locked import FileWindow
 from armferry.hosts.files.qcow2.image import Image
 from armferry.hosts.files.qcow2.state import SnapshotState
-from armferry.hosts.files.saved_file import (
-    Saved,
-    head_in,
-    named_state,
-    opened_image,
-    saved_of_snapshot,
-)
-from armferry.hosts.fingerprints.subject import STANDARD_INPUT, naming, state_in
+from armferry.hosts.files.saved_file import Saved, head_in, opened_image, saved_of_snapshot
+from armferry.hosts.files.state_name import named_state
+from armferry.hosts.fingerprints.naming import naming
+from armferry.hosts.fingerprints.open_subject import STANDARD_INPUT
+from armferry.hosts.fingerprints.saved_subject import state_in
 from armferry.rewriting.copy import Mark, copy_with_tail, send_with_tail, written_beside
 from armferry.rewriting.pump import pump
 from armferry.rewriting.snapshot import rewrite_snapshot

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from armferry.boundary import Action, Preload, Rule, Table, library, why_not
-from armferry.hosts.fingerprints.subject import STANDARD_INPUT, open_subject
+from armferry.hosts.fingerprints.open_subject import STANDARD_INPUT, open_subject
 from armferry.policy import SITE_FOLDER, Policy, present_as, read_site
 from armferry.registers import Accelerator
 from armferry.wrapper.beside.boundary_rules import (

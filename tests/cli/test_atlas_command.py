@@ -171,6 +171,10 @@ def test_kvm_elsewhere_is_a_clear_message(
     [
         (["--version"], ["json", "dataclasses", "armferry.registers"]),
         (["fingerprint", "kvm"], ["armferry.decide", "armferry.stream", "armferry.policy"]),
+        (
+            ["check", "atlas:6.12/neoverse-n1", "--to", "atlas:6.17/neoverse-n1"],
+            ["ctypes", "subprocess", "armferry.stream.events", "armferry.hosts.files.journal"],
+        ),
     ],
 )
 def test_a_command_loads_only_what_it_needs(words: list[str], absent: list[str]) -> None:

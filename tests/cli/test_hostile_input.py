@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from armferry.cli.main import main
-from armferry.hosts.fingerprints.subject import read_state
+from armferry.hosts.fingerprints.saved_subject import read_state
 
 MIB = 1 << 20
 pytestmark = pytest.mark.qemu

@@ -4,7 +4,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from armferry.decide import (
@@ -57,6 +57,7 @@ INDEXES = (
     0x40200000200E0298,  # an AArch32 debug register of QEMU 10.0.2
     0x40200000200E0280,
 )
+NOT_KEPT = RegisterClass.NOT_KEPT
 ORIGINS = tuple(Origin(source, "somewhere") for source in OriginKind)
 
 indexes = st.sampled_from(INDEXES)
@@ -102,7 +103,7 @@ accelerators = st.sampled_from([Accelerator.KVM, Accelerator.TCG, Accelerator.HV
 destinations = st.builds(Destination, register_lists, accelerators, st.booleans())
 facts = st.builds(SourceFacts, reset=st.one_of(st.none(), register_lists), fresh=st.booleans())
 
-SEARCH = settings(max_examples=200, deadline=None)
+SEARCH = settings(max_examples=2 * settings().max_examples)
 
 
 def shuffled(registers: Mapping[int, int], seed: int) -> dict[int, int]:
@@ -178,6 +179,7 @@ def test_rules_for_others_never_let_a_refused_register_through(
 
 
 @given(register_lists, st.sampled_from(list(Accelerator)))
+@example({0x603000000013C028: 0xF00}, Accelerator.KVM)  # a PMU that kernels forget when it is put
 def test_equal_lists_match_without_any_policy(
     registers: dict[int, int], accelerator: Accelerator
 ) -> None:
@@ -220,7 +222,8 @@ def test_no_guest_visible_or_lossy_step_without_a_user(
         psci=dict.fromkeys(policy.psci, shipped),
     )
     for outcome in decide(incoming, destination, unnamed, known).outcomes:
-        if outcome.risk >= Risk.GUEST_VISIBLE:
+        # what a kernel takes and does not keep is no step of armferry's: stock QEMU does the same
+        if outcome.risk >= Risk.GUEST_VISIBLE and outcome.register_class is not NOT_KEPT:
             assert outcome.refused, outcome
 
 
@@ -236,7 +239,8 @@ def test_a_rule_for_a_whole_kind_accepts_no_risk(
     kinds = [rule.tolerance for rule in rules if isinstance(rule.tolerance.select, Kind)]
     policy = Policy(tolerances=tuple(TolerancePlaced(rule, user) for rule in kinds))
     for outcome in decide(incoming, destination, policy, known).outcomes:
-        if outcome.risk >= Risk.GUEST_VISIBLE:
+        # what a kernel takes and does not keep is no step of armferry's: stock QEMU does the same
+        if outcome.risk >= Risk.GUEST_VISIBLE and outcome.register_class is not NOT_KEPT:
             assert outcome.refused, outcome
 
 

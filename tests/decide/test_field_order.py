@@ -38,7 +38,7 @@ NEVER = [
     ("ID_AA64ISAR1_EL1", "APA", 1, 2),
     ("CTR_EL0", "L1Ip", 2, 3),
     ("DCZID_EL0", "BS", 4, 5),
-    # 0 there says that nobody knows, so it could be more
+    # 0 there says that it is unknown, so it could be more
     ("CTR_EL0", "CWG", 4, 0),
     # who it is
     ("MIDR_EL1", "PartNum", 0xD07, 0xD0C),

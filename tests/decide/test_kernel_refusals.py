@@ -1,4 +1,4 @@
-"""What each real kernel refuses of the others' register lists is what is foretold, to the register.
+"""What each real kernel refuses of the others' register lists is what is predicted, each register.
 
 Every list of the atlas, set in a scratch vCPU of every other kernel on the same CPU model: eleven
 kernels, six models. `tests/lab/test_kernel_refusals.py` (`make test-full`) asks the kernels and
@@ -28,7 +28,7 @@ def _named(indexes: set[int]) -> list[str]:
     return sorted(name(index, KVM) for index in indexes)
 
 
-def test_every_refusal_is_foretold_and_no_other() -> None:
+def test_every_refusal_is_predicted_and_no_other() -> None:
     entries = {entry.name: entry.fingerprint for entry in read_atlas().kernels}
     answers = json.loads(lzma.decompress(DATA.read_bytes()))
     assert answers.keys() <= entries.keys()
@@ -37,12 +37,12 @@ def test_every_refusal_is_foretold_and_no_other() -> None:
         (destination,) = end_of(entries[there]).destinations(1)
         for source, refused in sources.items():
             incoming = entries[source].cpus[0]
-            foretold = {
+            predicted = {
                 index
                 for index, value in incoming.items()
                 if index not in destination.registers or refusal(index, value, destination)
             }
-            assert _named(foretold) == _named({int(index, 16) for index in refused}), (
+            assert _named(predicted) == _named({int(index, 16) for index in refused}), (
                 f"{source} to {there}"
             )
             pairs += 1

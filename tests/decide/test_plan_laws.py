@@ -124,7 +124,7 @@ def smaller(plan: Plan) -> Iterator[Policy]:
 
 
 @given(moves(), policies)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3 * settings().max_examples)
 def test_nothing_in_a_plan_is_idle(move: Move, policy: Policy) -> None:
     plan = make_plan(move, policy)
     fewer = list(smaller(plan))
@@ -140,7 +140,7 @@ def test_nothing_in_a_plan_is_idle(move: Move, policy: Policy) -> None:
 
 
 @given(moves(), policies)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3 * settings().max_examples)
 def test_a_plan_keeps_its_promise_when_its_file_is_read(move: Move, policy: Policy) -> None:
     plan = make_plan(move, policy)
     file = parse_document(plan_toml(plan), "plan.toml", OriginKind.FILE)
@@ -155,7 +155,7 @@ def test_a_plan_keeps_its_promise_when_its_file_is_read(move: Move, policy: Poli
 
 
 @given(moves())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3 * settings().max_examples)
 def test_without_a_policy_of_ones_own_a_plan_always_helps(move: Move) -> None:
     plan = make_plan(move, Policy())
     assert plan.works, plan.obstacles

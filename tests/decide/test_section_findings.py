@@ -1,4 +1,4 @@
-"""Differences beyond the register lists: what is mended, what is refused, what is said."""
+"""Differences beyond the register lists: what is rewritten, what is refused, what is said."""
 
 import pytest
 

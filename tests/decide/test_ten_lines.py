@@ -56,13 +56,15 @@ def lines() -> list[str]:
         source=replace(MOVE.source, devices=MOVE.source.devices[:1]),
         destination=replace(MOVE.destination, devices=(device("cpu", 22),)),
     )
-    said = plan_prose(make_plan(sent, POLICY), "GUEST", "HOST").splitlines()[1:]
-    planned = [f"{what}: {why.strip()}" for what, why in zip(said[::2], said[1::2], strict=True)]
+    planned = plan_prose(make_plan(sent, POLICY), "GUEST", "HOST").splitlines()[1:]
+    planned = [
+        ": ".join(map(str.strip, pair)) for pair in zip(planned[::2], planned[1::2], strict=True)
+    ]
     return [
         *(f"refused  {line}" for line in (*refused[1:3], *verdict.obstacles)),
         *(f"allowed  {line}" for line in lossy),
         *(f"warned   {line}" for line in warned),
-        *(f"planned  {line[2:]}" for line in (planned[0], planned[-1])),
+        *(f"planned  {line}" for line in (planned[0], planned[-1])),
     ]
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from armferry.decide import Answer, Risk, decide, judge, stock_verdict, verdict_document
@@ -55,7 +55,6 @@ def test_a_pin_decides_and_no_cap_beside_it(pin: str, sent: int | None) -> None:
 
 
 @given(register_lists, destinations, policies, st.data())
-@settings(max_examples=100, deadline=None)
 def test_what_vcpus_share_is_decided_once_with_the_same_result(
     incoming: dict[int, int], there: Destination, policy: Policy, data: st.DataObject
 ) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from armferry.decide import Answer, Plan, Risk, judge, make_plan
 from armferry.ends import Move
-from armferry.hosts.fingerprints.subject import Subject, open_subject
+from armferry.hosts.fingerprints.open_subject import open_subject
+from armferry.hosts.fingerprints.subject import Subject
 from armferry.hosts.qmp.process import QemuProcess
 from armferry.lab.kernels import KernelStore
 from armferry.lab.linux import LinuxLog, LinuxMachine, LinuxSpec

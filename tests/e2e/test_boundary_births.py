@@ -13,7 +13,7 @@ import pytest
 from armferry.boundary import Action, Table, birth, carry, hide
 from armferry.facts import release_key
 from armferry.hosts.fingerprints.atlas import read_atlas
-from armferry.hosts.fingerprints.subject import open_subject
+from armferry.hosts.fingerprints.open_subject import open_subject
 from armferry.lab.births import run_births
 from armferry.lab.births_text import births_text, read_rows, rows_text
 from armferry.lab.guest import GuestLog

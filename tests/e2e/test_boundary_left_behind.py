@@ -12,7 +12,7 @@ import pytest
 
 from armferry.boundary import Table, birth, carry, take
 from armferry.hosts.fingerprints.atlas import read_atlas
-from armferry.hosts.fingerprints.subject import open_subject
+from armferry.hosts.fingerprints.open_subject import open_subject
 from armferry.lab.cross import cross_tool
 from armferry.lab.host import HostSpec, LabHost
 from armferry.lab.kernels import KernelStore

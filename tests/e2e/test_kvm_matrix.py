@@ -1,4 +1,4 @@
-"""Real kernels against each other: what is foretold of a move is held against what happens.
+"""Real kernels against each other: what is predicted of a move is held against what happens.
 
 A matrix of hosts, each with its kernel and QEMU: every host's fresh guest is loaded on every other
 one, as it is and ferried. The big matrices write docs/kvm-matrix.md; results are kept in the cache.
@@ -65,7 +65,7 @@ def matrix(kernels: Sequence[str], suites: Sequence[str], machine: str) -> list[
     for cell in cells:
         assert cell.faults == (), f"{cell.source.name} to {cell.destination.name}: {cell.message}"
         # a guest that never ran has nothing to lose
-        assert cell.foretold.verdict.risk <= Risk.LOSSLESS
+        assert cell.predicted.verdict.risk <= Risk.LOSSLESS
     return cells
 
 
@@ -105,7 +105,7 @@ def test_the_gate_judges_an_update_of_the_kernel(capsys: pytest.CaptureFixture[s
     )
     assert tally(cells) == (
         "Of 2 moves, stock QEMU loads 0; ferried by armferry, 2 load, 2 of them with the shipped "
-        "levels alone. For a guest that runs, 1 need more to be named. What was foretold and what "
+        "levels alone. For a guest that runs, 1 need more to be named. What was predicted and what "
         "happened part in 0."
     )
 

@@ -160,7 +160,7 @@ def armferry(*words: str | Path) -> tuple[int, dict[str, object]]:
 
 
 def ferry(rig: Rig, state: Path, to: Path, way: Way) -> Path:
-    """The file rewritten by the command, which foretells what stock QEMU prints."""
+    """The file rewritten by the command, which predicts what stock QEMU prints."""
     qemu = ("--destination-qemu", release_named(rig.journey.suite).version)
     _, unaided = armferry("check", state, "--to", to, *qemu)
     stock = unaided["stock"]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from armferry.hosts.fingerprints.subject import open_subject
+from armferry.hosts.fingerprints.open_subject import open_subject
 from armferry.lab.guest import GuestLog
 from armferry.lab.libvirt_host import Domain, LibvirtHost, VirshError
 from armferry.lab.qemu_install import InstalledQemu

@@ -25,7 +25,8 @@ from armferry.decide import (
     plan_toml,
 )
 from armferry.ends import Move
-from armferry.hosts.fingerprints.subject import Subject, open_subject
+from armferry.hosts.fingerprints.open_subject import open_subject
+from armferry.hosts.fingerprints.subject import Subject
 from armferry.hosts.qmp.process import LoadResult, MachineSpec, QemuProcess
 from armferry.lab.guest import GuestLog
 from armferry.lab.qemu_install import InstalledQemu
@@ -234,15 +235,15 @@ def check(rig: Rig, pair: Pair) -> Row:
 
     move = move_of(rig, pair, fresh, there)
     plan = planned(move, pair)
-    foretold = plan.verdict.stock
-    assert foretold is not None
+    predicted = plan.verdict.stock
+    assert predicted is not None
     result = rig.load(pair, Path(fresh.text))
-    assert foretold.loads == result.loaded
-    assert foretold.message == said(result)
+    assert predicted.loads == result.loaded
+    assert predicted.message == said(result)
     assert plan.verdict.risk <= Risk.LOSSLESS
     if pair.source == pair.destination:
         assert plan.verdict.answer is Answer.WORKS
-        assert foretold.loads
+        assert predicted.loads
     result = rig.load(pair, ferried(rig, pair, fresh, plan.verdict, "fresh-ferried"))
     assert result.loaded, result.stderr
 
@@ -262,7 +263,7 @@ def check(rig: Rig, pair: Pair) -> Row:
     assert stock.loads == result.loaded
     assert stock.message == said(result)
     versions = rig.qemu(pair.source).version, rig.qemu(pair.destination).version
-    return Row(pair, versions, foretold, plan.verdict, unaided, running, went_on)
+    return Row(pair, versions, predicted, plan.verdict, unaided, running, went_on)
 
 
 def test_every_pair(rig: Rig) -> None:
@@ -292,7 +293,7 @@ def written(rows: tuple[Row, ...]) -> Iterator[str]:
     yield (
         f"Of {len(moves)} moves between different releases, stock QEMU loads {alone}; ferried by "
         f"armferry, all {len(moves)} load, a guest that never ran and a running one alike. The "
-        f"running test guest goes on without a fault in {on}. What stock QEMU prints was foretold "
+        f"running test guest goes on without a fault in {on}. What stock QEMU prints was predicted "
         f"to the letter in {len(rows)} of {len(rows)} loads of either guest, those of one release "
         "included. Each plan was written to a file, read back and held to its promise; without "
         "any one of its entries the move is refused. Each ferried state, judged anew without a "

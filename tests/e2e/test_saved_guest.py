@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from armferry.hosts.fingerprints.subject import read_state
+from armferry.hosts.fingerprints.saved_subject import read_state
 from armferry.hosts.qmp.process import MachineSpec, QemuProcess
 from armferry.lab.guest import GuestLog
 from armferry.lab.qemu_install import InstalledQemu

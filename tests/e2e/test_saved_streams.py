@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from armferry.hosts.fingerprints.subject import read_state
+from armferry.hosts.fingerprints.saved_subject import read_state
 from armferry.hosts.qmp.process import MachineSpec, QemuProcess
 from armferry.lab.qemu_install import InstalledQemu
 from armferry.lab.releases import RELEASES

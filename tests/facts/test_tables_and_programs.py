@@ -16,7 +16,7 @@ from armferry.facts import (
 from armferry.facts.machines import newest_virt, oldest_virt
 from armferry.facts.release import release_key
 from armferry.facts.tables import table
-from armferry.hosts.fingerprints.subject import read_state
+from armferry.hosts.fingerprints.saved_subject import read_state
 from armferry.hosts.qmp.process import MachineSpec, QemuProcess
 from armferry.lab.qemu_install import install, resolve
 from armferry.lab.releases import RELEASES

@@ -1,4 +1,4 @@
-"""A gateway that goes on: retries, several moves, signals, faults of whoever listens to it."""
+"""A gateway that goes on: retries, several moves, signals, faults of those who listen to it."""
 
 import contextlib
 import resource
@@ -161,7 +161,7 @@ def test_listener_that_fails_does_not_hang_the_gateway(
     carry: Carry, stream: bytes, judge: Judge, destination: Any
 ) -> None:
     def told(_: TransferReport) -> None:
-        raise BrokenPipeError("whoever read this has gone")
+        raise BrokenPipeError("the reader has gone")
 
     with carry(judge, destination.address, on_report=told) as running:
         send(running.connect(), stream)

@@ -1,4 +1,4 @@
-"""Whoever can connect, and means harm: silence, floods, destinations that take nobody."""
+"""Strangers who can connect and mean harm: silence, floods, destinations that take nobody."""
 
 import contextlib
 import json

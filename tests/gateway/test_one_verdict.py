@@ -1,4 +1,4 @@
-"""One move has one verdict, whoever asks: check and ferry, the gateway, libvirt's hook."""
+"""One move has one verdict, from every caller: check and ferry, the gateway, libvirt's hook."""
 
 from collections.abc import Callable
 from itertools import permutations
@@ -9,7 +9,8 @@ from armferry.decide import Answer, judge
 from armferry.ends import Move
 from armferry.gateway import Judge
 from armferry.hosts.fingerprints.as_end import end_of
-from armferry.hosts.fingerprints.subject import Subject, open_subject
+from armferry.hosts.fingerprints.open_subject import open_subject
+from armferry.hosts.fingerprints.subject import Subject
 from armferry.hosts.libvirt.hook_table import answers
 from armferry.policy import Policy, aggregate
 from armferry.registers import Accelerator

@@ -21,7 +21,7 @@ from armferry.hosts.fingerprints.atlas import (
     read_atlas,
 )
 from armferry.hosts.fingerprints.fingerprint import dump, parse
-from armferry.hosts.fingerprints.subject import open_subject
+from armferry.hosts.fingerprints.open_subject import open_subject
 from armferry.policy import AcceptedRisk, Policy, aggregate
 from armferry.registers import Accelerator, parse_register
 
@@ -50,7 +50,7 @@ def test_the_atlas_has_every_kernel_series_and_fits() -> None:
     }
     names = [entry.name for entry in entries]
     assert len(set(names)) == len(names)
-    package = Path(__file__).parents[2] / "armferry/hosts/fingerprints/atlas/atlas.json.xz"
+    package = Path(__file__).parents[2] / "armferry/hosts/fingerprints/atlas/atlas.jsonl.xz"
     assert package.stat().st_size < 1 << 20
 
 
@@ -126,9 +126,8 @@ def test_an_entry_is_found_by_a_beginning_of_its_release() -> None:
 
 
 def test_what_is_not_there_is_told_with_what_is() -> None:
-    document: dict[str, object] = {"made": {}, "fingerprint": {}}
     names = ("6.12.1/neoverse-n1", "6.12.1/cortex-a72", "qemu-7.2.22/virt-7.2/max")
-    atlas = Atlas(tuple(Entry({**document, "name": name}) for name in names))
+    atlas = Atlas(tuple(Entry(name, "{}") for name in names))
     words = {
         "6.13/neoverse-n1": "the atlas has no 6.13; its kernels: 6.12.1",
         "6.12/max": "of 6.12 the atlas has neoverse-n1, cortex-a72: write atlas:6.12/neoverse-n1",

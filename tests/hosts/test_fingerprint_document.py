@@ -20,8 +20,8 @@ from armferry.hosts.fingerprints.fingerprint import (
     parse,
 )
 from armferry.hosts.fingerprints.host_record import HostRecord
+from armferry.hosts.fingerprints.open_subject import open_subject
 from armferry.hosts.fingerprints.probe import ProbeError, fingerprint_of_qemu, qemu_version
-from armferry.hosts.fingerprints.subject import open_subject
 from armferry.hosts.qmp.process import MachineSpec, QemuProcessError
 from armferry.lab.qemu_install import InstalledQemu
 from armferry.registers import Accelerator

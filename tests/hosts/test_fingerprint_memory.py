@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from armferry.hosts.fingerprints.fingerprint import Scope, dump, parse
-from armferry.hosts.fingerprints.subject import open_subject
+from armferry.hosts.fingerprints.open_subject import open_subject
 from armferry.stream.events import Configuration, RamBlock
 
 DATA = Path(__file__).parents[1] / "stream" / "data"

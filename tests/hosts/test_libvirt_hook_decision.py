@@ -16,7 +16,7 @@ import pytest
 from armferry.cli.main import main as program
 from armferry.hosts.files.journal import Journal, journal_path, write_journal
 from armferry.hosts.fingerprints.fingerprint import Fingerprint, Provenance
-from armferry.hosts.fingerprints.subject import open_subject
+from armferry.hosts.fingerprints.open_subject import open_subject
 from armferry.hosts.libvirt import hook, hook_install
 from armferry.hosts.libvirt.domain import UnreadableDomain, read_domain
 from armferry.hosts.libvirt.hook import decide, main

@@ -51,7 +51,7 @@ def test_a_square_says_what_the_move_costs() -> None:
 
 @pytest.mark.parametrize(
     ("more", "colour"),
-    [({"ferried": None}, "#5b2c6f"), ({"faults": ["stock QEMU: foretold otherwise"]}, "#000000")],
+    [({"ferried": None}, "#5b2c6f"), ({"faults": ["stock QEMU: predicted otherwise"]}, "#000000")],
 )
 def test_what_fails_and_what_was_not_predicted_stand_out(more: dict[str, Any], colour: str) -> None:
     picture = drawn(move(OLD, NEW, loads=False, risk="lossless", **more))

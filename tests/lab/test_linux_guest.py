@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from armferry.cli.main import main
-from armferry.hosts.fingerprints.subject import open_subject
+from armferry.hosts.fingerprints.open_subject import open_subject
 from armferry.hosts.qmp.process import MachineSpec, QemuProcess
 from armferry.lab import cpio
 from armferry.lab.cross import CrossBuildError

@@ -151,6 +151,20 @@ def test_a_machine_type_like_one_that_nothing_declares_is_refused(like: str, hin
     )
 
 
+@pytest.mark.parametrize(
+    "machine", ["virt-12345.0", f"virt-{'9' * 5000}.0", "virt-10.00", "x" * 101]
+)
+def test_a_machine_type_that_qemu_cannot_have_is_refused(machine: str) -> None:
+    shown = machine if len(machine) <= 100 else f"{machine[:100]}..."
+    with pytest.raises(MachineError) as error:
+        aggregate(machine, KVM)
+    assert str(error.value).startswith(f"unknown machine type {shown!r}. Accepted: virt, virt-X.Y")
+    document = parse_document('[machine."homemade"]\nlike = "virt-12345.0"\n', "site.toml")
+    with pytest.raises(MachineError):
+        aggregate("homemade", KVM, site=[document])
+    assert aggregate("x" * 100, KVM).notes
+
+
 def test_the_series_own_options_on_an_old_machine_need_no_warning() -> None:
     """Nobody can take VENDOR_HYP_BMAP_2 out of a shipped level."""
     options = from_options(safe_missing=["VENDOR_HYP_BMAP_2"])

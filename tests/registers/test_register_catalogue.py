@@ -12,7 +12,7 @@ from armferry.registers import (
     name,
     parse_register,
 )
-from armferry.registers.catalogue import named_encodings, pseudo_names
+from armferry.registers.catalogue import named_encodings
 
 TIMER_CNT = 0x603000000013DF1A
 TIMER_CVAL = 0x603000000013DF02
@@ -50,9 +50,6 @@ def test_the_whole_catalogue_reads_back() -> None:
         assert describe(index).encoding == text
         assert parse_register(name(index)) == index
         assert kind(index) is not Kind.UNKNOWN, name(index)
-    for text, index in pseudo_names().items():
-        assert parse_register(text) == index
-        assert name(index) == text
 
 
 def test_a_register_of_the_future_is_named_by_its_encoding() -> None:

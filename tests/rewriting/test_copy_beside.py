@@ -110,7 +110,7 @@ def test_owner_and_mode_are_kept(source: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("member", [True, False])
-def test_group_is_kept_by_whoever_may_not_give_files_away(
+def test_group_is_kept_by_a_caller_who_may_not_give_files_away(
     member: bool, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As root everything may be given away, so the refusal is made here."""

@@ -27,7 +27,8 @@ Named = Callable[[str], bytes]
 WindowOn = Callable[[bytes], Window]
 
 FUZZ = settings(
-    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=5 * settings().max_examples // 2,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 NAMES = (
     "tcg_5.2.0_virt-5.2_cortex-a57_2",

@@ -92,7 +92,8 @@ def test_the_same_lists_change_nothing(slim_named: Named, window_on: WindowOn, n
 
 @given(name=st.sampled_from(NAMES), data=st.data())
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=3 * settings().max_examples // 5,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_new_lists_arrive_and_nothing_else_changes(
     slim_named: Named, window_on: WindowOn, name: str, data: st.DataObject

@@ -8,7 +8,7 @@ look for one first; who writes and settles it is `in_place`.
 A file's journal lies beside it; that of a device, whose folder is gone after a restart, below
 /var/lib/armferry/journals, or below $ARMFERRY_JOURNALS.
 
-Rule of this file: whoever can put a file into the folder may have put this one. It is opened
+Rule of this file: anyone who can write to the folder may have put this one there. It is opened
 without following a link or waiting for a pipe, read no further than it says of itself, and believed
 only when the file's owner, root or the caller made it, nobody else can write it, and it names the
 file that it lies beside.

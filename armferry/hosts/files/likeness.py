@@ -27,7 +27,7 @@ def make_alike(descriptor: int, like: int) -> None:
     Raises OSError when not even a narrower mode can be set.
     """
     about = os.fstat(like)
-    # giving a file away is a privilege; whoever lacks it owns the copy, as with cp, but may be a
+    # giving a file away is a privilege; a caller without it owns the copy, as with cp, but may be a
     # member of its group
     for owner in (about.st_uid, -1):
         with contextlib.suppress(PermissionError):

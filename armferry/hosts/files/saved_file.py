@@ -10,7 +10,6 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from armferry.hosts.files.compression import (
     MAGIC_BYTES,
@@ -50,7 +49,6 @@ __all__ = [
     "head_in",
     "image_in",
     "machine_of",
-    "named_state",
     "opened_image",
     "saved_from",
     "saved_in",
@@ -102,19 +100,6 @@ class StreamHead:
             return
         with replayed(source, self.first) as packed, decompressed(packed, self.codec) as plain:
             yield plain, b""
-
-
-def named_state(text: str) -> tuple[Path, str]:
-    """The file that `text` names and the snapshot in it: `disk.qcow2#NAME`.
-
-    Empty for none. A file whose own name has a # goes first.
-    """
-    at = len(text) if os.path.exists(text) else text.find("#")
-    while 0 <= at < len(text):
-        if os.path.exists(text[:at]):
-            return Path(text[:at]), text[at + 1 :]
-        at = text.find("#", at + 1)
-    return Path(text), ""
 
 
 def head_in(window: LockedFile) -> StreamHead:

@@ -16,7 +16,7 @@ from armferry.ends import End, Move
 from armferry.facts import tcg_ignores_writes
 from armferry.hosts.fingerprints.as_end import end_of
 from armferry.hosts.fingerprints.fingerprint import Fingerprint
-from armferry.hosts.fingerprints.subject import open_subject
+from armferry.hosts.fingerprints.open_subject import open_subject
 from armferry.hosts.libvirt.domain import DomainFacts
 from armferry.hosts.libvirt.state_folder import (
     Known,

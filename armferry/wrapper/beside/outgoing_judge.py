@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from armferry.decide import judge
-from armferry.ends import End, Move, guest_end
+from armferry.ends import End, Move
+from armferry.ends.guest import guest_end
 from armferry.gateway import Judgement, PolicyFor
 from armferry.policy import Origin, OriginKind, Policy
 from armferry.stream.events import DeviceSection, RamBlock

@@ -78,7 +78,7 @@ def test_active_and_cancelling(times: int, channels: int, rig: Any) -> None:
             crossing.wait_source("active")
             for _ in range(times):
                 source.execute("migrate_cancel")
-            # QEMU shuts its return path down before it says that it cancels, and whoever writes
+            # QEMU shuts its return path down before it says that it cancels, and a writer
             # between the two calls it failed
             crossing.wait_source("cancelled", "failed")
             outcome = crossing.outcome()

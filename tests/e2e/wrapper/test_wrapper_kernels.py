@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from armferry.hosts.fingerprints.subject import read_state
+from armferry.hosts.fingerprints.saved_subject import read_state
 from armferry.lab.guest import GuestLog
 from armferry.lab.host import HostSpec, LabHost
 from armferry.lab.kernels import KernelStore

@@ -5,8 +5,8 @@ An entry of a kernel is `RELEASE/CPU`, what its KVM gives a VM on that CPU model
 under KVM. There the kernel alone makes the list and QEMU alone the sections, so that
 `RELEASE/CPU/qemu-VERSION` is the list of the one with the sections of the other. A beginning of
 the release or version names the newest one that continues it: `6.12/neoverse-n1`. All of them are
-in one compressed JSON document beside this module; the lab records them
-(`armferry.lab.atlas_record`).
+in one compressed file beside this module: a line of JSON that names them, then a line for each, so
+that a command reads the two it asks for. The lab records them (`armferry.lab.atlas_record`).
 """
 
 import json
@@ -14,7 +14,6 @@ import lzma
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,8 @@ from armferry.hosts.fingerprints.fingerprint import Fingerprint, parse
 __all__ = ["Atlas", "Entry", "UnknownEntry", "pack", "read_atlas"]
 
 FORMAT = "armferry-atlas"
-VERSION = 1
-_FILE = "atlas.json.xz"
+VERSION = 2
+_FILE = "atlas.jsonl.xz"
 _QEMU = "qemu-"
 PREFIX = "atlas:"
 """What stands before an entry's name where it is one end of a move."""
@@ -38,12 +37,29 @@ class UnknownEntry(ArmferryError):
 
 
 class Entry:
-    """One recorded fingerprint: `made` says from which package and with which command."""
+    """One recorded fingerprint."""
 
-    def __init__(self, document: Mapping[str, Any]) -> None:
-        self.name: str = document["name"]
-        self.made: Mapping[str, str] = document["made"]
-        self.document: Mapping[str, Any] = document["fingerprint"]
+    def __init__(self, name: str, line: str) -> None:
+        """`line` is the entry's JSON object, read when it is first asked for."""
+        self.name = name
+        self._line = line
+
+    @cached_property
+    def _recorded(self) -> Mapping[str, Any]:
+        read: Mapping[str, Any] = json.loads(self._line)
+        return read
+
+    @property
+    def made(self) -> Mapping[str, str]:
+        """From which package and with which command the fingerprint was made."""
+        found: Mapping[str, str] = self._recorded["made"]
+        return found
+
+    @property
+    def document(self) -> Mapping[str, Any]:
+        """The fingerprint as a JSON object."""
+        found: Mapping[str, Any] = self._recorded["fingerprint"]
+        return found
 
     @property
     def release(self) -> str:
@@ -143,41 +159,38 @@ def _with_sections(kernel: Entry, qemu: Entry) -> Entry:
     """The list of a kernel with the sections that a QEMU saves under KVM."""
     sections = qemu.document
     about = {**kernel.document["provenance"], "qemu": sections["provenance"]["qemu"]}
-    return Entry(
-        {
-            "name": f"{kernel.name}/{_QEMU}{qemu.release}",
-            "made": {
-                **kernel.made,
-                **{f"sections {key}": value for key, value in qemu.made.items()},
-            },
-            "fingerprint": {
-                **kernel.document,
-                "provenance": about,
-                "devices": sections["devices"],
-                "features": sections["features"],
-            },
-        }
-    )
+    united = {
+        "made": {
+            **kernel.made,
+            **{f"sections {key}": value for key, value in qemu.made.items()},
+        },
+        "fingerprint": {
+            **kernel.document,
+            "provenance": about,
+            "devices": sections["devices"],
+            "features": sections["features"],
+        },
+    }
+    return Entry(f"{kernel.name}/{_QEMU}{qemu.release}", json.dumps(united))
 
 
 @cache
 def read_atlas() -> Atlas:
     """The atlas that comes with armferry."""
-    packed = files(__package__).joinpath(_FILE).read_bytes()
-    document = json.loads(lzma.decompress(packed))
-    return Atlas(tuple(Entry(entry) for entry in document["entries"]))
+    packed = Path(__file__).with_name(_FILE).read_bytes()
+    first, *lines = lzma.decompress(packed).decode().splitlines()
+    named = zip(json.loads(first)["entries"], lines, strict=True)
+    return Atlas(tuple(Entry(name, line) for name, line in named))
 
 
 def pack(folder: Path) -> bytes:
-    """The atlas document of every entry recorded in `folder`, compressed."""
+    """The atlas of every entry recorded in `folder`, compressed."""
     recorded = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
-    document = {
-        "format": FORMAT,
-        "version": VERSION,
-        "entries": sorted(recorded, key=lambda entry: _order(str(entry["name"]))),
-    }
-    text = json.dumps(document, separators=(",", ":"))
-    return lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME)
+    recorded.sort(key=lambda entry: _order(str(entry["name"])))
+    names = [entry["name"] for entry in recorded]
+    first = {"format": FORMAT, "version": VERSION, "entries": names}
+    lines = [json.dumps(one, separators=(",", ":")) for one in (first, *recorded)]
+    return lzma.compress("\n".join(lines).encode(), preset=9 | lzma.PRESET_EXTREME)
 
 
 def _order(name: str) -> tuple[bool, tuple[int, ...], list[str]]:
