@@ -12,7 +12,7 @@ SOURCES := $(shell find armferry -type f -not -name '*.pyc') pyproject.toml hatc
 CODE := $(wildcard armferry tests benchmarks fuzz tools/*.py hatch_build.py)
 PYTEST := $(BIN)/pytest -n 2
 
-.PHONY: help man docs venv wheels rig lint test test-full demo bench fuzz faults live soak lock
+.PHONY: help man docs deb venv wheels rig lint test test-full demo bench fuzz faults live soak lock
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -51,6 +51,9 @@ docs: venv ## dist/site: the documentation as a site, links checked, without a w
 	    -r tools/docs-requirements.txt; }
 	.venv/docs/bin/mkdocs build --quiet --strict --site-dir dist/site
 	! grep -rE --include='*.html' 'src="(https?:)?//|<link[^>]*href="(https?:)?//' dist/site
+
+deb: wheels venv ## dist: Debian packages, for every machine and with the library for arm64
+	$(BIN)/python tools/debian_packages.py dist dist
 
 rig: venv ## the five QEMU releases and two libvirts, installed side by side in the cache
 	tools/bootstrap-debian
