@@ -49,7 +49,8 @@ def add_judgement(parser: argparse.ArgumentParser, *, destination_required: bool
         "--to",
         metavar="DEST",
         required=destination_required,
-        help="the destination: a fingerprint, a stream, an entry of the atlas (atlas:6.12), or "
+        help="the destination: a fingerprint, a stream, an entry of the atlas "
+        "(atlas:6.12/neoverse-n1), or "
         "kvm: for this host's own kernel, which is then tried out",
     )
     parser.add_argument(

@@ -160,8 +160,7 @@ def test_probe_leaves_nothing_and_names_what_fails(
     for spec in (MachineSpec(machine="virt-1.0"), MachineSpec(cpu="none-such"), MachineSpec(smp=0)):
         with pytest.raises(QemuProcessError) as told:
             fingerprint_of_qemu(qemu, spec)
-        assert str(told.value).startswith("QEMU did not start (exit status 1): ")
-        assert "; QEMU said:\n" in str(told.value)
+        assert str(told.value).startswith("QEMU did not start (exit status 1); QEMU said:\n")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -175,8 +174,10 @@ def test_qemu_that_never_answers(tmp_path: Path) -> None:
     program.chmod(0o755)
     with pytest.raises(QemuProcessError) as told:
         fingerprint_of_qemu(program, MachineSpec(), time_limit=0.5)
-    assert str(told.value).startswith(f"QEMU did not answer in 0.5 s: {program} -nodefaults ")
-    assert str(told.value).endswith("; QEMU said:\n    still thinking")
+    assert str(told.value).startswith(
+        "QEMU did not answer in 0.5 s; QEMU said:\n    still thinking\n"
+        f"  It was: {program} -nodefaults "
+    )
     for pid in map(int, pids.read_text().split()):
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)

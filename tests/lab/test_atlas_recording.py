@@ -59,6 +59,6 @@ def test_what_cannot_be_recorded_is_told(tmp_path: Path) -> None:
     assert record([entry], tmp_path, lambda name, fault: told.append((name, fault))) == 1
     ((name, fault),) = told
     assert name == "qemu-10.0.13/virt-99.9/cortex-a57"
-    assert fault.startswith("QEMU did not start (exit status 1): ")
+    assert fault.startswith("QEMU did not start (exit status 1); QEMU said:\n")
     assert "unsupported machine type" in fault
     assert list(tmp_path.iterdir()) == []

@@ -192,11 +192,11 @@ def test_machine_errors_quote_qemu(qemu_release: Named, tmp_path: Path) -> None:
     with pytest.raises(QemuProcessError) as caught:
         QemuProcess(qemu, MachineSpec(machine="virt-1.0"), paused=True)
     message = str(caught.value)
-    assert message.startswith(f"QEMU did not start (exit status 1): {qemu.launcher} ")
-    assert message.endswith(
-        "; QEMU said:\n"
+    assert message.startswith(
+        "QEMU did not start (exit status 1); QEMU said:\n"
         '    qemu-system-aarch64: unsupported machine type: "virt-1.0"\n'
-        "    Use -machine help to list supported machines"
+        "    Use -machine help to list supported machines\n"
+        f"  It was: {qemu.launcher} "
     )
     with QemuProcess(qemu, paused=True) as machine:
         with pytest.raises(QemuProcessError) as caught:

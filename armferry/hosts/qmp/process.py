@@ -58,18 +58,18 @@ class Launchable(Protocol):
 class QemuProcessError(EnvironmentFault):
     """A QEMU did not do what it was asked.
 
-    The message ends with what QEMU wrote to its standard error, also kept in `stderr`; None for a
-    program that never ran.
+    The message goes on with what QEMU wrote to its standard error, also kept in `stderr`; None for
+    a program that never ran. A `command` comes last, for it is long.
     """
 
-    def __init__(self, message: str, stderr: str | None) -> None:
+    def __init__(self, message: str, stderr: str | None, command: str = "") -> None:
         self.stderr = stderr or ""
         if stderr is None:
             super().__init__(message)
             return
         quoted = "".join(f"\n    {line}" for line in stderr.splitlines())
         said = f"; QEMU said:{quoted}" if quoted else "; QEMU wrote nothing to its standard error"
-        super().__init__(message + said)
+        super().__init__(message + said + (f"\n  It was: {command}" if command else ""))
 
 
 class RefusedByQemu(QemuProcessError):
@@ -306,7 +306,7 @@ class QemuProcess:
                 if status is None
                 else f"did not start (exit status {status})"
             )
-            failure = self._error(f"QEMU {how}: {shlex.join(self.command)}")
+            failure = QemuProcessError(f"QEMU {how}", self.stderr, shlex.join(self.command))
             self._end(process)
             raise failure from error
         except BaseException:
