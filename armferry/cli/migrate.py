@@ -164,7 +164,7 @@ def run(arguments: argparse.Namespace) -> int:
                 print(json.dumps(migration.report.document()), flush=True)
         display.clear()
         if not arguments.json:
-            render.line(_ending(migration, report, destination.address))
+            render.prose(_ending(migration, report, destination.address), indent=0, hang=2)
     return 0
 
 
@@ -287,7 +287,10 @@ class _Display(contextlib.AbstractContextManager["_Display"]):
     def tell(self, text: str) -> None:
         """A line that stays."""
         self.clear()
-        print(printable(f"note: {text}"), file=sys.stderr, flush=True)
+        lines = [printable(f"note: {text}")]
+        if self._changing:
+            lines = list(render.wrapped(lines[0], os.get_terminal_size(2).columns, hang=2))
+        print("\n".join(lines), file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         """Takes the changing line away."""

@@ -1,15 +1,19 @@
 """`armferry migrate` with real QEMUs and their QMP sockets."""
 
 import contextlib
+import fcntl
 import json
 import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +24,7 @@ pytestmark = pytest.mark.qemu
 
 OLD, POINT, NEW = "10.0.2", "10.0.13", "11.1.3"
 LIMIT = 60.0
+SCREENS = Path(__file__).parent / "screens"
 
 
 @contextlib.contextmanager
@@ -291,6 +296,37 @@ def test_progress_is_shown_on_a_terminal(rig: Any) -> None:
         )
         assert re.fullmatch(ending, said), said
         rig.runs_on()
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_screen_of_a_move(columns: int, rig: Any) -> None:
+    """What stays on the screen; `…` stands for numbers of this move."""
+    with two(rig, OLD, POINT):
+        ours, theirs = os.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
+        words = command(rig, POINT)
+        ends = [one.replace(f"unix:{rig.folder}/", "unix:") for one in words]
+        with subprocess.Popen(
+            ends,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            cwd=rig.folder,
+            env={**kept, "TERM": "xterm", "NO_COLOR": "1"},
+        ) as moving:
+            os.close(theirs)
+            shown = b""
+            with contextlib.suppress(OSError):  # Linux ends a terminal with EIO
+                while piece := os.read(ours, 4_096):
+                    shown += piece
+            os.close(ours)
+            assert moving.wait(timeout=LIMIT) == 0, shown
+        rig.runs_on()
+    stays = re.sub(r"\r\033\[K[^\r]*(?=\r\033\[K)|\r\033\[K", "", shown.decode())
+    expected = (SCREENS / f"migrate-{columns}.txt").read_text(encoding="utf-8")
+    pattern = ".*?".join(map(re.escape, expected.split("…")))
+    assert re.fullmatch(pattern, stays.replace("\r\n", "\n"), re.S), stays
 
 
 def test_what_cannot_be_honoured_is_refused_by_name(rig: Any) -> None:
