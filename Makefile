@@ -10,7 +10,7 @@ SOURCES := $(shell find armferry -type f -not -name '*.pyc') pyproject.toml hatc
            $(wildcard README.md)
 # What mypy reads; a room may have a conftest.py of its own, hence the explicit package bases.
 CODE := $(wildcard armferry tests benchmarks fuzz tools/*.py hatch_build.py)
-PYTEST := $(BIN)/pytest -n 2
+PYTEST := $(BIN)/pytest -n 2 --durations=40 --durations-min=5
 
 .PHONY: help man docs deb venv wheels rig lint test test-full demo bench fuzz faults live soak lock
 
@@ -48,7 +48,7 @@ man: venv ## dist/man: a page for each command
 docs: venv ## dist/site: the documentation as a site, links checked, without a warning
 	[ -x .venv/docs/bin/mkdocs ] || { python3 -m venv .venv/docs; \
 	    .venv/docs/bin/pip install --quiet --disable-pip-version-check \
-	    -r tools/docs-requirements.txt; }
+	    --require-hashes -r tools/docs-requirements.txt; }
 	.venv/docs/bin/mkdocs build --quiet --strict --site-dir dist/site
 	! grep -rE --include='*.html' 'src="(https?:)?//|<link[^>]*href="(https?:)?//' dist/site
 
@@ -100,7 +100,9 @@ live: rig ## real guests moved live while processes are killed (MOVES=), gateway
 soak: venv ## moves without end through one gateway on networks that fail (MOVES=)
 	$(BIN)/python -m fuzz.soak --moves $(or $(MOVES),1000)
 
-lock: ## requirements.lock made anew; needs uv
+lock: ## requirements.lock and tools/docs-requirements.txt made anew; needs uv
 	echo hatchling | uv pip compile pyproject.toml - --extra dev --extra fleet --extra metrics --generate-hashes \
 	    --universal --python-version 3.11 --no-annotate --custom-compile-command "make lock" \
 	    --output-file requirements.lock
+	echo mkdocs | uv pip compile - --generate-hashes --universal --python-version 3.11 --no-annotate \
+	    --custom-compile-command "make lock" --output-file tools/docs-requirements.txt
