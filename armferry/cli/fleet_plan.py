@@ -1,9 +1,11 @@
 """`armferry fleet plan`: in which order a fleet is upgraded, and whether a plan holds."""
 
 import argparse
+import gc
 import json
 import re
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,6 @@ from armferry.fleet.plan.checker import Checked, check_plan
 from armferry.fleet.plan.document import (
     RecordedWays,
     fleet_document,
-    fleet_of,
     limits_of,
     plan_document,
     replayed,
@@ -33,7 +34,7 @@ __all__ = ["run_plan"]
 _PERCENT = re.compile(r"(\d{1,3}(?:\.\d+)?)%")
 _FEW_BUILDS = 24
 """Builds up to which policy entries that would open a way are worked out."""
-_SHOWN = 60
+_SHOWN, _MANY = 60, 100_000
 
 
 def run_plan(arguments: argparse.Namespace) -> int:
@@ -51,19 +52,23 @@ def run_plan(arguments: argparse.Namespace) -> int:
             arguments.usage_error("--to is missing: write --to kernel=6.17")
         fleet, ways, extra, goal, notes = _from_store(arguments)
         limits = _limits(arguments, fleet)
+    if len(fleet.guests) > _MANY:
+        gc.disable()  # for a million rows it takes a third of the time, and finds nothing
     recorded = RecordedWays(ways)
     solution = solve(fleet, recorded, limits, states=arguments.states)
     allowed = dict(recorded.allowed)
-    checked = check_plan(plan_document(fleet, allowed, limits, solution, goal))
+    document = plan_document(fleet, allowed, limits, solution, goal)
+    checked = check_plan(document)
     if not checked.holds:
         raise RuntimeError(f"a plan that does not hold: {checked.faults[0]}")
-    named = named_guests(fleet, recorded, limits, solution, checked.exempt, extra)
-    document = plan_document(fleet, allowed, limits, solution, goal, named)
-    _write(arguments, document)
+    document["guests_named"] = named_guests(
+        fleet, recorded, limits, solution, checked.exempt, extra
+    )
+    _write(arguments, document, fleet)
     if arguments.json:
         print(json.dumps(document))
     else:
-        _show(arguments, document, notes)
+        _show(arguments, document, fleet, notes)
     return 1 if solution.cost.entries or solution.cost.visible else 0
 
 
@@ -162,30 +167,35 @@ def _checked_document(checked: Checked) -> dict[str, Any]:
     }
 
 
-def _write(arguments: argparse.Namespace, document: Mapping[str, Any]) -> None:
+def _write(arguments: argparse.Namespace, document: Mapping[str, Any], fleet: PlanFleet) -> None:
     if arguments.output is not None:
         write_whole(arguments.output, json.dumps(document, separators=(",", ":")) + "\n")
     if arguments.svg is not None:
         write_whole(arguments.svg, waves_svg(document))
     if arguments.runbook is not None:
-        lines = plan_lines(document, Tool(arguments.tool))
+        lines = plan_lines(document, Tool(arguments.tool), fleet)
         write_whole(arguments.runbook, "\n".join(lines) + "\n")
 
 
-def _show(arguments: argparse.Namespace, document: Mapping[str, Any], notes: list[str]) -> None:
+def _show(
+    arguments: argparse.Namespace,
+    document: Mapping[str, Any],
+    fleet: PlanFleet,
+    notes: list[str],
+) -> None:
     for note in notes:
         render.line(f"note: {note}", "warn")
-    evidence = dict.fromkeys(host.evidence for host in fleet_of(document).hosts if host.evidence)
+    evidence = dict.fromkeys(host.evidence for host in fleet.hosts if host.evidence)
     for text in list(evidence)[:8]:
         render.line(f"taken to become {text}")
-    lines = list(plan_lines(document, Tool(arguments.tool)))
+    lines = list(islice(plan_lines(document, Tool(arguments.tool), fleet), _SHOWN + 1))
     for line in lines[:_SHOWN]:
         if line.startswith(" "):
             render.line(line)
         else:
             render.heading(line)
     if len(lines) > _SHOWN:
-        render.line(f"... and {len(lines) - _SHOWN:,} lines more; --runbook FILE writes all")
+        render.line("... and more; --runbook FILE writes all steps")
     words = {
         "one-way": "cannot come back",
         "restart": "are restarted",

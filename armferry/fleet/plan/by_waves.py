@@ -54,8 +54,9 @@ class _Planner:
         self._fleet, self._limits = fleet, limits
         self._kinds = Kinds(fleet, ways, limits)
         self._ledger = Ledger(fleet, self._kinds)
+        self._targets = {host.target for host in fleet.hosts}
         self._entries: set[str] = set()
-        self._options: dict[tuple[int, str, bool], tuple[tuple[int, int], list[PoolKey]]] = {}
+        self._options: dict[object, tuple[tuple[int, int], list[PoolKey]]] = {}
         self._costs = dict.fromkeys(("restarts", "visible", "moves", "early"), 0)
         self._left = sum(host.target is not None for host in fleet.hosts)
         self._refused = ""
@@ -88,14 +89,19 @@ class _Planner:
         cost = Cost(**self._costs, entries=len(self._entries), waves=len(waves))
         return Solution(tuple(waves), cost, bound)
 
-    def _rank(self, host: int) -> tuple[int, int, int]:
+    def _rank(self, host: int) -> tuple[int, bool, int, int]:
+        """Whose guests need hosts that wait as a stepping stone goes before those are gone."""
         ledger = self._ledger
         target, content = ledger.hosts[host].target, ledger.content[host]
         assert target is not None
         stuck = sum(
             self._kinds.one_way(ledger.kind[guest], ledger.build[host], target) for guest in content
         )
-        return stuck, len(content), ledger.hosts[host].memory - ledger.free[host]
+        steps = any(
+            self._kinds.leaving(ledger.kind[guest], ledger.build[host]).moves > 1
+            for guest in content
+        )
+        return stuck, not steps, len(content), ledger.hosts[host].memory - ledger.free[host]
 
     def _wave(self, queue: list[int]) -> tuple[Wave, list[int]]:
         """The next wave; as many hosts as can be emptied at the least cost, else one."""
@@ -199,10 +205,12 @@ class _Planner:
         """
         kinds = self._kinds
         age = len(self._ledger.pools), len(self._entries)
-        known = self._options.get((kind, build, strict))
+        least = kinds.leaving(kind, build)
+        like = kinds.kinds[kind].like
+        alike = kinds.origin[kind], like.only, like.never, build, least if strict else None
+        known = self._options.get(alike)
         if known is not None and known[0] == age:
             return known[1]
-        least = kinds.leaving(kind, build)
         found = []
         ways = (
             ((build, waiting), way)
@@ -214,9 +222,11 @@ class _Planner:
             after = kinds.leaving(kind, key[0]) if key[1] else Leaving(0, 0, 0)
             cost = Leaving(after.restarts, after.visible + way.visible, after.moves + 1)
             if not strict or cost == least:
-                found.append(((cost[:2], len(way.entries - self._entries), cost.moves), key))
+                new = len(way.entries - self._entries)
+                # hosts that stay as they are may be the only ones for somebody else
+                found.append(((cost[:2], new, cost.moves, key[0] not in self._targets), key))
         keys = [key for _, key in sorted(found)]
-        self._options[kind, build, strict] = age, keys
+        self._options[alike] = age, keys
         return keys
 
     def _commit(self, hosts: list[int], deed: _Deed) -> bool:

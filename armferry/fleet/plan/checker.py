@@ -7,31 +7,17 @@ fleet: every guest's host and class of birth, every host's build and free memory
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from armferry.fleet.plan.checked import Checked
 
 __all__ = ["Checked", "check_plan"]
 
+_HOST = ("name", "build", "target", "memory", "domain")
+_GUEST = ("name", "host", "kind", "birth", "memory", "pins")
+_WAY = ("birth", "from", "to", "visible", "entries", "conditions", "armferry")
 _MOST = 50
 """Faults that are told."""
-
-
-@dataclass
-class Checked:
-    """What was found: `faults`, in the order of the plan, and what it really costs."""
-
-    faults: list[str] = field(default_factory=list)
-    cost: dict[str, int] = field(default_factory=dict)
-    waves: int = 0
-    steps: int = 0
-    one_way: int = 0
-    exempt: list[str] = field(default_factory=list)
-    """Guests that had nowhere to go before the first step, so that no wave is held to it."""
-
-    @property
-    def holds(self) -> bool:
-        """Whether the plan can be carried out as it is written."""
-        return not self.faults
 
 
 def check_plan(document: Mapping[str, Any]) -> Checked:
@@ -44,6 +30,14 @@ def check_plan(document: Mapping[str, Any]) -> Checked:
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         checked.faults.append(f"the document cannot be read: {type(error).__name__}: {error}")
     return checked
+
+
+def _rows(
+    fleet: Mapping[str, Any], what: str, columns: str, usual: tuple[str, ...]
+) -> Iterator[Mapping[str, Any]]:
+    names = fleet.get(columns) or usual
+    for row in fleet[what]:
+        yield row if isinstance(row, Mapping) else dict(zip(names, row, strict=False))
 
 
 class _Enough(Exception):
@@ -60,11 +54,7 @@ class _Diary:
         fleet = document["fleet"]
         self._classes = fleet.get("classes") or {}
         self._ways: dict[tuple[str, str, str], Mapping[str, Any]] = {}
-        for row in fleet["ways"]:
-            names = fleet.get("way_columns") or [
-                "birth", "from", "to", "visible", "entries", "conditions", "armferry",
-            ]  # fmt: skip
-            way = row if isinstance(row, Mapping) else dict(zip(names, row, strict=False))
+        for way in _rows(fleet, "ways", "way_columns", _WAY):
             self._ways[way["birth"], way["from"], way["to"]] = way
         self._hosts(fleet)
         self._guests(fleet)
@@ -75,7 +65,9 @@ class _Diary:
         self._cost: Counter[str] = Counter()
         self._entries: set[str] = set()
         self._alike = Counter(self._likeness(name) for name in self._at if name not in self._pins)
-        self._known_two: dict[tuple[str, str, str, int], list[str]] = {}
+        self._two_on: dict[str, set[tuple[str, str, str, int]]] = defaultdict(set)
+        self._sure: set[tuple[str, str, str, int]] = set()
+        self._touched: set[str] = set()
         self._reachable: dict[tuple[str, str, str, int], list[str]] = {}
         self._relying: dict[str, set[str]] = defaultdict(set)
         self._unsure = set(self._pins)
@@ -88,13 +80,11 @@ class _Diary:
             self._by_class[build][name] = None
 
     def _hosts(self, fleet: Mapping[str, Any]) -> None:
-        names = fleet.get("host_columns") or ["name", "build", "target", "memory", "domain"]
         self._build: dict[str, str] = {}
         self._target: dict[str, str] = {}
         self._free: dict[str, int] = {}
         self._domain: dict[str, str] = {}
-        for row in fleet["hosts"]:
-            host = row if isinstance(row, Mapping) else dict(zip(names, row, strict=False))
+        for host in _rows(fleet, "hosts", "host_columns", _HOST):
             name = host["name"]
             if name in self._build:
                 self._fault(f"host {name} is there twice")
@@ -105,15 +95,13 @@ class _Diary:
                 self._target[name] = host["target"]
 
     def _guests(self, fleet: Mapping[str, Any]) -> None:
-        names = fleet.get("guest_columns") or ["name", "host", "kind", "birth", "memory", "pins"]
         self._at: dict[str, str] = {}
         self._birth: dict[str, str] = {}
         self._size: dict[str, int] = {}
         self._kind: dict[str, str] = {}
         self._pins: dict[str, Mapping[str, Any]] = {}
         self._groups: dict[str, list[str]] = defaultdict(list)
-        for row in fleet["guests"]:
-            guest = row if isinstance(row, Mapping) else dict(zip(names, row, strict=False))
+        for guest in _rows(fleet, "guests", "guest_columns", _GUEST):
             name = guest["name"]
             if name in self._at:
                 self._fault(f"guest {name} is there twice")
@@ -210,6 +198,7 @@ class _Diary:
     def _put(self, name: str, source: str, destination: str) -> None:
         self._changed(name)
         self._unsure |= self._relying.pop(destination, set())
+        self._touched.add(destination)
         self._at[name] = destination
         self._free[source] += self._size[name]
         self._free[destination] -= self._size[name]
@@ -257,8 +246,7 @@ class _Diary:
         birth = self._class(build, name)
         if birth is None:
             self._fault(f"{where}: {name} cannot be started on {build}")
-        else:
-            self._birth[name] = birth
+        self._birth[name] = birth or self._birth[name]
 
     def _room(self, where: str, name: str, host: str) -> None:
         if self._free[host] < self._size[name]:
@@ -290,8 +278,9 @@ class _Diary:
         return ""
 
     def _upgrade(self, where: str, upgrades: list[str], down: dict[str, list[str]]) -> None:
-        if len(upgrades) > self._wave_limit:
-            self._fault(f"{where}: {len(upgrades)} hosts at once, {self._wave_limit} are allowed")
+        most = self._wave_limit
+        if len(upgrades) > most:
+            self._fault(f"{where}: {len(upgrades)} hosts at once, {most} are allowed")
         self._require_spare(f"{where}, while its hosts are down", set(upgrades))
         for host in upgrades:
             target = self._target.pop(host, None)
@@ -311,6 +300,7 @@ class _Diary:
                 self._born(where, name, target)
             self._alike.update(map(self._likeness, free))
             self._unsure |= self._relying.pop(host, set())
+            self._touched.add(host)
             for name in members:
                 self._changed(name)
         for name in self._stuck():
@@ -326,9 +316,17 @@ class _Diary:
 
     def _stuck(self) -> Iterator[str]:
         """Guests that could go to no other host now."""
-        for likeness, number in self._alike.items():
-            if number:
+        for host in self._touched:
+            for likeness in list(self._two_on.get(host, ())):
+                if not self._takes(likeness, host):
+                    self._two_on[host].discard(likeness)
+                    self._sure.discard(likeness)
+        self._touched = set()
+        for likeness in [one for one in self._alike if one not in self._sure]:
+            if self._alike[likeness]:
                 yield from self._stuck_alike(likeness)
+            else:
+                del self._alike[likeness]
         unsure, self._unsure = self._unsure, set()
         for name in sorted(unsure):
             if not self._somewhere(name, self._at[name]):
@@ -337,15 +335,13 @@ class _Diary:
 
     def _stuck_alike(self, likeness: tuple[str, str, str, int]) -> Iterator[str]:
         """Of guests without pins: with two hosts to go to, one is always another than their own."""
-        found = self._known_two.get(likeness, [])
-        if len(found) == 2 and all(self._takes(likeness, host) for host in found):
-            return
-        found = []
+        found: list[str] = []
         for host in self._hosts_for(*likeness[:3]):
             if self._free[host] >= likeness[3] and self._open(likeness, self._build[host]):
                 found.append(host)
+                self._two_on[host].add(likeness)
                 if len(found) == 2:
-                    self._known_two[likeness] = found
+                    self._sure.add(likeness)
                     return
         names = self._at if not found else self._members[found[0]]
         for name in sorted(names):

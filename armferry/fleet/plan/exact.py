@@ -25,34 +25,14 @@ from armferry.fleet.plan.model import (
     Way,
     Ways,
 )
+from armferry.fleet.plan.price import EARLY, ENTRY, MOVE, RESTART, VISIBLE, WAVE, cost_of, price_of
 
 __all__ = ["TooLarge", "plan_exactly"]
-
-_BITS = 20
-_ALL_BITS = _BITS * len(Cost._fields)
 
 
 class TooLarge(Exception):
     """The search was given up; nothing is known."""
 
-
-def _price(cost: Cost) -> int:
-    """A cost as one number in the same order; each part stays below a million here."""
-    price = 0
-    for part in cost:
-        price = price << _BITS | part
-    return price
-
-
-def _cost(price: int) -> Cost:
-    parts = [price >> shift & (1 << _BITS) - 1 for shift in range(0, _ALL_BITS, _BITS)]
-    return Cost(*reversed(parts))
-
-
-_RESTART, _MOVE, _WAVE, _EARLY = (
-    _price(Cost(**{name: 1})) for name in ("restarts", "moves", "waves", "early")
-)
-_VISIBLE, _ENTRY = _price(Cost(visible=1)), _price(Cost(entries=1))
 
 Content = tuple[int, ...]
 """Tokens of the guests on a host, in rising order."""
@@ -140,12 +120,12 @@ class _Search:
         start = self._start()
         if self._empty(start) < self._limits.spare:
             return None
-        ceiling = None if below is None else _price(below)
+        ceiling = None if below is None else price_of(below)
         tie = count()
         least = {self._key(start, 0): 0}
         root = _Node(start, 0, None, ("", ()))
         queue = [(self._still(start), 0, next(tie), 0, root)]
-        bound = _cost(queue[0][0])
+        bound = cost_of(queue[0][0])
         seen = set()
         while queue:
             estimate, _, _, spent, node = heapq.heappop(queue)
@@ -156,7 +136,7 @@ class _Search:
                 continue
             seen.add(key)
             if not any(waits for waits, _ in node.stand):
-                cost = _cost(spent)
+                cost = cost_of(spent)
                 waves = _Names(self, node).waves()
                 return Solution(waves, cost, bound, exhausted=True, examined=len(seen))
             if len(seen) > states:
@@ -202,7 +182,7 @@ class _Search:
                 waiting += 1
                 for token in content:
                     price += self._price_alone(token, number)
-        return price + -(-waiting // self._limits.wave) * _WAVE
+        return price + -(-waiting // self._limits.wave) * WAVE
 
     def _price_alone(self, token: int, number: int) -> int:
         key = token, number
@@ -210,7 +190,7 @@ class _Search:
         if price is None:
             kind, build = self._of_token[token][0], self._hosts[number].build
             least = self._kinds.leaving(kind, build)
-            price = least.restarts * _RESTART + least.visible * _VISIBLE + least.moves * _MOVE
+            price = least.restarts * RESTART + least.visible * VISIBLE + least.moves * MOVE
             self._prices[key] = price
         return price
 
@@ -290,18 +270,18 @@ class _Search:
             stand = _placed(node.stand, token, here, token, there)
             if self._empty(stand) >= self._limits.spare:
                 price, entries = self._price_of(node, way)
-                price += waiting * _EARLY * self._kinds.one_way(kind, build, destination)
+                price += waiting * EARLY * self._kinds.one_way(kind, build, destination)
                 yield price, _Node(stand, entries, node, ("move", token, here, there))
         born = self._restarted(token, destination)
         if born is not None:
             stand = _placed(node.stand, token, here, born, there)
             if self._empty(stand) >= self._limits.spare:
-                yield _RESTART, _Node(stand, node.entries, node, ("restart", token, here, there))
+                yield RESTART, _Node(stand, node.entries, node, ("restart", token, here, there))
 
     def _price_of(self, node: _Node, way: Way) -> tuple[int, int]:
         entries = node.entries | self._mask(way.entries)
         new = entries.bit_count() - node.entries.bit_count()
-        return _MOVE + way.visible * _VISIBLE + new * _ENTRY, entries
+        return MOVE + way.visible * VISIBLE + new * ENTRY, entries
 
     def _upgrades(self, node: _Node) -> Iterator[tuple[int, _Node]]:
         stand = node.stand
@@ -309,7 +289,7 @@ class _Search:
         tried = set()
         for size in range(1, min(len(waiting), self._limits.wave) + 1):
             for chosen in combinations(waiting, size):
-                after, price = list(stand), _WAVE
+                after, price = list(stand), WAVE
                 for number in chosen:
                     target = self._hosts[number].target
                     assert target is not None
@@ -317,7 +297,7 @@ class _Search:
                     born = [self._restarted(token, target) for token in content]
                     if None in born:
                         break
-                    price += len(content) * _RESTART
+                    price += len(content) * RESTART
                     after[number] = False, tuple(sorted(one for one in born if one is not None))
                 else:
                     result = tuple(after)
@@ -326,12 +306,9 @@ class _Search:
                         continue
                     if len(self._alike) < len(stand):
                         tried.add(key)
-                    if self._keeps_spare(stand, chosen):
+                    up = sum(not on for n, (_, on) in enumerate(stand) if n not in chosen)
+                    if up >= self._limits.spare:
                         yield price, _Node(result, node.entries, node, ("upgrade", chosen))
-
-    def _keeps_spare(self, stand: Stand, down: tuple[int, ...]) -> bool:
-        up = sum(not content for n, (_, content) in enumerate(stand) if n not in down)
-        return up >= self._limits.spare
 
     def _valid(self, node: _Node) -> bool:
         """Whether no guest is stranded by the upgrade that led here, if it was one."""

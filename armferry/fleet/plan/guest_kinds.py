@@ -59,6 +59,9 @@ class Kinds:
         self._numbers: dict[Kind, int] = {}
         self.kinds: list[Kind] = []
         self._origins: list[_Origin] = []
+        self._same_origin: dict[_Origin, int] = {}
+        self.origin: list[int] = []
+        """Kinds with the same number have the same ways."""
         self._open: dict[tuple[_Origin, str], dict[str, Way]] = {}
         self._leaving: dict[tuple[int, str], Leaving] = {}
         self._restarted: dict[tuple[int, str], int | None] = {}
@@ -81,7 +84,9 @@ class Kinds:
         if known is None:
             known = self._numbers[kind] = len(self.kinds)
             self.kinds.append(kind)
-            self._origins.append((guest.birth, guest.kind, guest.known))
+            origin = guest.birth, guest.kind, guest.known
+            self._origins.append(origin)
+            self.origin.append(self._same_origin.setdefault(origin, len(self._same_origin)))
         return known
 
     def ways_from(self, number: int, present: str) -> Mapping[str, Way]:

@@ -46,6 +46,8 @@ class Ledger:
         self.kind = [kinds.number(guest, exempt=False) for guest in fleet.guests]
         self.groups: dict[tuple[int, str], set[int]] = {}
         self._relying: dict[int, set[_Unsure]] = {}
+        self._touched: set[int] = set()
+        self._sure: set[tuple[int, str]] = set()
         self._unsure: set[_Unsure] = set()
         self._mates: dict[str, list[int]] = {}
         for number, one in enumerate(fleet.guests):
@@ -72,7 +74,7 @@ class Ledger:
         self.where[guest] = host
         self.free[host] -= self.fleet.guests[guest].memory
         self._group(guest, self.build[host])
-        self._unsure |= self._relying.pop(host, set())
+        self._touched.add(host)
         if guest in self._apart:
             self._shared[self._apart[guest].apart, self._shares(guest, host)] += 1
 
@@ -90,7 +92,8 @@ class Ledger:
         if group is None:
             group = self.groups[key] = set()
         group.add(guest)
-        self._unsure.add(key)
+        if key not in self._sure:
+            self._unsure.add(key)
         if guest in self._apart:
             self._unsure.update(self._mates[self._apart[guest].apart])
 
@@ -153,7 +156,7 @@ class Ledger:
             self._ungroup(guest, self.build[host])
             self._group(guest, build)
         self.build[host], self.waiting[host] = build, waiting
-        self._unsure |= self._relying.pop(host, set())
+        self._touched.add(host)
 
     # who could go where
 
@@ -200,6 +203,7 @@ class Ledger:
 
         Looked at are those only for which something changed since they were seen to have a place.
         """
+        self._doubt()
         for key in list(self._unsure):
             if isinstance(key, int):
                 kind, build = self.kind[key], self.build[self.where[key]]
@@ -214,6 +218,23 @@ class Ledger:
             else:
                 self._unsure.discard(key)
 
+    def _doubt(self) -> None:
+        """Adds to the unsure those whose place was on a host that changed, and is none any more."""
+        for host in self._touched:
+            for key in list(self._relying.get(host, ())):
+                if isinstance(key, int):
+                    kind, build = self.kind[key], self.build[self.where[key]]
+                    kept = self.fits(key, host)
+                else:
+                    kind, build = key
+                    kept = self.free[host] >= self.kinds.kinds[kind].like.memory
+                if not kept or not self.kinds.way(kind, build, self.build[host]).allowed:
+                    self._relying[host].discard(key)
+                    self._unsure.add(key)
+                    if not isinstance(key, int):
+                        self._sure.discard(key)
+        self._touched = set()
+
     def _without_place(self, kind: int, build: str) -> Iterator[int]:
         """Guests of a kind that have no place; two hosts that take one are a place for each."""
         like, hosts = self.kinds.kinds[kind].like, []
@@ -225,6 +246,7 @@ class Ledger:
                 hosts.append(host)
                 self._relying.setdefault(host, set()).add((kind, build))
                 if len(hosts) == _WITNESSES:
+                    self._sure.add((kind, build))
                     return
         for guest in sorted(self.groups[kind, build]):
             if not hosts or hosts == [self.where[guest]]:
@@ -248,11 +270,12 @@ class Ledger:
                     yield host
             return
         for key in keys:
-            yield from self.pools[key].fullest_first(like.memory, empty_too=True)
+            yield from self.pools[key].emptiest_first(like.memory)
 
     def pools_open_to(self, kind: int, build: str) -> list[PoolKey]:
         """The pools that a guest of a kind, on a host of `build`, could move to."""
-        known = self._open.get((kind, build))
+        origin = self.kinds.origin[kind]
+        known = self._open.get((origin, build))
         if known is None or known[0] != len(self.pools):
             keys = [
                 (other, waiting)
@@ -260,5 +283,5 @@ class Ledger:
                 for waiting in (False, True)
                 if (other, waiting) in self.pools
             ]
-            known = self._open[kind, build] = len(self.pools), keys
+            known = self._open[origin, build] = len(self.pools), keys
         return known[1]

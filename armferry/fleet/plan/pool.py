@@ -25,6 +25,11 @@ class Pool:
         if empty_too:
             yield from self._shelves[True].fullest_first(need)
 
+    def emptiest_first(self, need: int) -> Iterator[int]:
+        """Hosts that may have `need` free; those that hold no guest before the others."""
+        yield from self._shelves[True].emptiest_first(need)
+        yield from self._shelves[False].emptiest_first(need)
+
 
 class _Shelves:
     """Eight shelves for each doubling of the free memory; `_filled` has a bit for each in use."""
@@ -52,6 +57,14 @@ class _Shelves:
             step = (filled & -filled).bit_length() - 1
             yield from self._hosts[shelf + step]
             filled &= filled - 1
+
+    def emptiest_first(self, need: int) -> Iterator[int]:
+        shelf = _shelf(need)
+        filled = self._filled >> shelf
+        while filled:
+            step = filled.bit_length() - 1
+            yield from self._hosts[shelf + step]
+            filled &= ~(1 << step)
 
 
 def _shelf(free: int) -> int:

@@ -23,18 +23,23 @@ class Tool(enum.StrEnum):
     NOVA = "nova"
 
 
-def plan_lines(document: Mapping[str, Any], tool: Tool) -> Iterator[str]:
-    """The whole plan: a heading for each wave, its numbered steps, what to check before one."""
-    for title, steps in plan_table(document, tool):
+def plan_lines(
+    document: Mapping[str, Any], tool: Tool, fleet: PlanFleet | None = None
+) -> Iterator[str]:
+    """The whole plan: a heading for each wave, its numbered steps, what to check before one.
+
+    `fleet` is the document's own, where it is at hand.
+    """
+    for title, steps in plan_table(document, tool, fleet):
         yield title
         yield from (f"  {step}" for step in steps)
 
 
 def plan_table(
-    document: Mapping[str, Any], tool: Tool = Tool.VIRSH
+    document: Mapping[str, Any], tool: Tool = Tool.VIRSH, fleet: PlanFleet | None = None
 ) -> Iterator[tuple[str, list[str]]]:
     """The title of each wave, and its numbered steps. Raises PlanDocumentError."""
-    fleet = fleet_of(document)
+    fleet = fleet_of(document) if fleet is None else fleet
     diary = _Diary(fleet, RecordedWays(ways_of(document)), tool, document.get("goal") or {})
     number = 0
     for at, wave in enumerate(document["waves"], 1):

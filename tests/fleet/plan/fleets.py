@@ -95,6 +95,12 @@ def cases(draw: st.DrawFn, hosts: int, guests: int) -> Case:
         else {}
     )
     keys = [(b, p, d) for b in CLASSES for p in CLASSES for d in CLASSES]
-    table = dict(zip(keys, draw(st.lists(WAYS, min_size=27, max_size=27)), strict=True))
+    if draw(st.booleans()):
+        table = dict(zip(keys, draw(st.lists(WAYS, min_size=27, max_size=27)), strict=True))
+    else:
+        # as a real fleet: most moves go, and some do not come back
+        table = dict.fromkeys(keys, Way(True)) | draw(
+            st.dictionaries(st.sampled_from(keys), WAYS, max_size=6)
+        )
     limits = Limits(draw(st.integers(1, 3)), draw(st.integers(0, 1)), draw(st.booleans()))
     return Case(PlanFleet(made, tuple(placed), classes), table, limits)

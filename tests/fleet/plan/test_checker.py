@@ -1,5 +1,6 @@
 """Plans written by hand, and what the checker says of them."""
 
+import ast
 import copy
 import json
 import re
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from armferry.fleet.plan import checker
 from armferry.fleet.plan.checker import check_plan
 
 NEITHER = "is neither move nor restart with guest, from, to"
@@ -120,3 +122,11 @@ def test_mates_are_kept_apart() -> None:
     ]
     document["fleet"]["guests"][0]["pins"] = {"apart": "web"}
     assert "step 1: web on b: it is kept apart from web2" in check_plan(document).faults
+
+
+def test_checker_shares_no_code_with_the_planner() -> None:
+    tree = ast.parse(Path(checker.__file__).read_text(encoding="utf-8"))
+    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {one for one in imported if one and one.startswith("armferry")} == {
+        "armferry.fleet.plan.checked"
+    }
