@@ -22,8 +22,6 @@ FINDINGS = Path("fuzz/findings")
 MAX_SECONDS = 0.25
 """Processor time that any input may take, however small it is."""
 MAX_SECONDS_FOR_BYTE = 100e-6
-MAX_MEMORY = 4 << 20
-"""Bytes of memory that any input may take, however small it is."""
 MAX_MEMORY_FOR_BYTE = 64
 _POOL = 4000
 _ENOUGH = 20  # findings of one target: they are of one kind
@@ -114,8 +112,8 @@ def run(target: Target, data: bytes, tally: Tally, *, traced: bool) -> str:
             tracemalloc.stop()
         tally.runs += 1
     if traced:
-        tally.memory_for_byte = max(tally.memory_for_byte, (peak - MAX_MEMORY) / size)
-        if peak > MAX_MEMORY + MAX_MEMORY_FOR_BYTE * size:
+        tally.memory_for_byte = max(tally.memory_for_byte, (peak - target.memory) / size)
+        if peak > target.memory + MAX_MEMORY_FOR_BYTE * size:
             return f"{peak} bytes of memory for {size} bytes"
         return ""
     tally.seconds += seconds

@@ -6,6 +6,7 @@ Each is run by every campaign before anything is changed in it.
 import json
 import struct
 
+from armferry.explain import known_lines
 from fuzz.corpus import small_image
 from tests.hosts.qcow2.conftest import Kind
 
@@ -80,6 +81,15 @@ def _snapshots_of_one_table(count: int) -> bytes:
     return b"".join(part.ljust(size, b"\0") for part in (header, *parts))
 
 
+_COMMAND_LINES = """\
+-machine virt-10.0,accel=kvm,gic-version=3 -cpu host,pmu=off,x-mig-hidden-regs=0x1 -smp 4,cores=4
+-M virt -accel tcg -monitor stdio -mon chardev=a,mode=control -add-fd set=2,fd=5 -nographic
+-chardev socket,id=a,path=/y,server=on -serial mon:stdio -S -loadvm a -qmp unix:/x,server=on
+-device {"driver":"virtio-blk-pci","drive":"d"} -global arm-cpu.x-mig-safe-missing-regs=0x2
+-blockdev {"driver":"file","filename":"/z","node-name":"d"} -incoming file:/a,offset=0x10
+-incoming {"channel-type":"main","addr":{"transport":"socket","type":"unix","path":"/s"}}
+""".splitlines()
+
 REGRESSIONS: dict[str, list[bytes]] = {
     "stream": [
         *(_HEAD + _RAM + state for state in _STATES),
@@ -114,6 +124,18 @@ REGRESSIONS: dict[str, list[bytes]] = {
         b"\0\2\0\4" + _be(1) + b"\0\1\0\4" + _be(0),
         b"\0\5\0\4\3ram" + struct.pack(">QQ", 8, 1) + struct.pack(">Q", 2) + b"\0\1\0\4" + _be(7),
     ],
+    "journal": [
+        b'{"sizes": [3, 4], "steps": [[[0, 3, 4]]]}\noldnew!',
+        b'{"sizes": [3, 4], "steps": [[[0, 3]]]}\nold',
+        b'{"sizes": [-3, 4], "steps": [[[-9, -3, 4]]]}\nold',
+        b"[]\n",
+    ],
+    "document": [
+        b"0x603000000013c103\n0x603000000013c102 0x1\nTCR2_EL1 = 5\n",
+        b'{"kvm": {"ID_AA64PFR0_EL1": "0x11"}}',
+    ],
+    "command line": [line.encode().replace(b" ", b"\0") for line in _COMMAND_LINES],
+    "log": [known.example.encode() for known in known_lines()],
     "policy": [
         b'[[entry]]\nregister="' + b"9" * 4301 + b'"\naction="hidden"\n',
         b"a = " + b"9" * 5000,

@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TARGETS = (
     "parser", "device-state", "readers", "identity", "edit", "session", "description",
-    "save-image", "disk-image", "mapped-ram", "return-path", "policy", "fingerprint", "words",
-    "domain", "monitor",
+    "save-image", "disk-image", "packed", "journal", "mapped-ram", "return-path", "policy",
+    "fingerprint", "document", "words", "command-line", "explanation", "domain", "monitor",
 )  # fmt: skip
 
 

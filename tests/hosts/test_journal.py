@@ -1,6 +1,8 @@
 """The journal of a rewrite in place: which is believed, of which file, and who is told what."""
 
 import errno
+import hashlib
+import json
 import os
 import stat
 from collections.abc import Callable
@@ -144,6 +146,40 @@ def test_journal_that_is_not_whole_is_none(
     _rewrite(path, LONG)
     assert path.read_bytes() == HEAD + LONG
     assert sorted(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[]\n",
+        b'{"sizes": [3, 4]}\n',
+        b'{"sizes": [3, 4], "steps": [[[0, 3]]]}\nold',
+        b'{"sizes": [3, -4], "steps": []}\n',
+        b'{"sizes": [3, 4], "steps": [[[0, 3, 9]]]}\nold',
+        b'{"sizes": [3, 4], "steps": [[[9223372036854775808, 0, 1]]]}\nx',
+        b"\xff\n",
+    ],
+)
+def test_journal_that_its_owner_made_up_is_refused_by_name(body: bytes, tmp_path: Path) -> None:
+    """Whole and with the right checksum, of the file it lies beside."""
+    path = tmp_path / "state"
+    path.write_bytes(HEAD + SHORT)
+    head = {
+        "version": 3,
+        "inode": path.stat().st_ino,
+        "length": len(body),
+        "sha256": hashlib.sha256(body).hexdigest(),
+    }
+    journal_path(path).write_bytes(json.dumps(head).encode() + b"\n" + body)
+    journal_path(path).chmod(0o600)
+    for work in (FileWindow, undo, finish):
+        with pytest.raises(ForeignJournal) as told:
+            work(path)
+        assert str(told.value) == (
+            f"{path}.armferry-journal: no journal that armferry wrote, whoever made it; if {path} "
+            "is in order as it is, remove it"
+        )
+    assert path.read_bytes() == HEAD + SHORT
 
 
 def test_journal_of_another_version_is_left_to_it(tmp_path: Path) -> None:

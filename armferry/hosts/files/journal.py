@@ -44,6 +44,7 @@ __all__ = [
     "InterruptedRewrite",
     "Journal",
     "JournalFault",
+    "encoded",
     "interrupted",
     "journal_path",
     "read_journal",
@@ -56,6 +57,8 @@ _OTHERS_WRITE = 0o022
 _MAX_LINE = 4_096
 _MAX_BODY = 4 * MAX_DEVICE_STATE
 """Bytes of a journal: the longest device state before and after, and its description."""
+_MAX_SIZE = 1 << 63
+"""Bytes of a file at most: an offset is a signed number of 64 bits."""
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 _SUFFIX = ".armferry-journal"
 _OF_DEVICES = Path("/var/lib/armferry/journals")
@@ -138,7 +141,7 @@ def interrupted(path: Path) -> InterruptedRewrite:
 
 def write_journal(path: Path, journal: Journal) -> None:
     """Writes the journal of `path` and waits until it is on disk. Raises JournalFault."""
-    body = _encoded(journal)
+    body = encoded(journal)
     where = journal_path(path)
     try:
         head = {
@@ -197,7 +200,13 @@ def read_journal(path: Path) -> Journal | None:
             f"{where}: about another file than {path}, or it is a copy; if it was replaced since, "
             "remove the journal"
         )
-    return _decoded(found.body)
+    try:
+        return _decoded(found.body)
+    except ValueError:
+        raise ForeignJournal(
+            f"{where}: no journal that armferry wrote, whoever made it; if {path} is in order as "
+            "it is, remove it"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +266,7 @@ def remove_journal(path: Path) -> None:
         ) from error
 
 
-def _encoded(journal: Journal) -> bytes:
+def encoded(journal: Journal) -> bytes:
     steps = [[(p.offset, len(p.old), len(p.new)) for p in step] for step in journal.steps]
     about = {"sizes": [journal.old_size, journal.new_size], "steps": steps}
     data = (part for patch in journal.patches for part in (patch.old, patch.new))
@@ -265,19 +274,34 @@ def _encoded(journal: Journal) -> bytes:
 
 
 def _decoded(body: bytes) -> Journal:
-    """The journal in what `_encoded` made: its checksum has been looked at."""
+    """The journal in what `encoded` made. Raises ValueError for what it did not make.
+
+    The checksum has been looked at, but whoever owns the file can make one that fits anything.
+    """
     line, _, data = body.partition(b"\n")
-    about = json.loads(line)
+    try:
+        about = json.loads(line)
+        old_size, new_size = map(_size, about["sizes"])
+        steps = tuple(tuple(tuple(map(_size, patch)) for patch in step) for step in about["steps"])
+        if sum(old + new for step in steps for _, old, new in step) != len(data):
+            raise ValueError("its bytes are not those of its patches")
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError("no journal") from error
     at = 0
-    steps: list[Step] = []
-    for lengths in about["steps"]:
+    found: list[Step] = []
+    for lengths in steps:
         step: list[Patch] = []
         for offset, old, new in lengths:
             step.append(Patch(offset, data[at : at + old], data[at + old : at + old + new]))
             at += old + new
-        steps.append(tuple(step))
-    old_size, new_size = about["sizes"]
-    return Journal(tuple(steps), old_size, new_size)
+        found.append(tuple(step))
+    return Journal(tuple(found), old_size, new_size)
+
+
+def _size(number: object) -> int:
+    if type(number) is not int or not 0 <= number < _MAX_SIZE:
+        raise ValueError(f"{number!r} is no size")
+    return number
 
 
 def _is_device(path: Path) -> bool:
