@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-LIMIT = 150.0
+LIMIT = 600.0
 SERIAL = Path("/tmp/serial")
 TRACER = Path("/guest/tracer.so")
 

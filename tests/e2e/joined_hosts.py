@@ -16,7 +16,7 @@ from armferry.lab.releases import release_named
 __all__ = ["TICKS", "End", "cross", "joined"]
 
 IN_HOST = Path(__file__).with_name("in_host_live.py")
-LIMIT, TICKS = 900.0, 3
+LIMIT, TICKS = 1200.0, 3
 
 
 class End:
