@@ -90,7 +90,8 @@ def start(number: str, waits: bool, program: str, words: list[str]) -> dict[str,
         )
     try:
         return Monitor(number).execute("query-status", {})
-    except OSError:  # QEMU is gone, or was never there
+    except (OSError, ValueError):  # QEMU is gone, or was never there
+        time.sleep(1)  # what is beside it has its last word
         raise SystemExit(Path(f"/tmp/qemu-{number}").read_text()) from None
 
 

@@ -7,6 +7,7 @@ library writes down which registers the kernel was asked about.
 """
 
 import itertools
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +39,7 @@ SERIES = {
     ),
 }
 HIDDEN = {"6.17": {BITMAP_2}, "7.3": {BITMAP_2, PMMIR}}
+PARAMETERS = ("openssl", "dhparam", "-out")
 CARRY = ("-global", "arm-cpu.x-armferry-carry=on")
 
 
@@ -62,6 +64,9 @@ def test_live_to_stock_qemu_and_back(
     flags = ("-shared", "-fPIC", "-O1", "-Wall", "-Werror")
     cross_tool("the tracer", "gcc", *flags, "-o", str(library), str(TRACER), "-ldl")
     files = {f"/tls/{file.name}": file.read_bytes() for file in credentials("lab").glob("*.pem")}
+    # without them QEMU looks for a prime of its own, for minutes under emulation
+    subprocess.run([*PARAMETERS, str(tmp_path / "dh-params.pem"), "512"], check=True, timeout=100)
+    files["/tls/dh-params.pem"] = (tmp_path / "dh-params.pem").read_bytes()
     files |= {"/guest/kernel": guest_kernel.read_bytes(), "/guest/tracer.so": library.read_bytes()}
     machine = ("-M", f"virt-{version},accel=kvm,gic-version=3")
     words = ("armferry-qemu", *machine, *SERIES[newer], *CARRY, *CREDENTIALS)
