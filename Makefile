@@ -86,7 +86,6 @@ bench: rig ## how fast the data path and the wrapper are
 	$(BIN)/python -m benchmarks.gateway
 	$(BIN)/python -m benchmarks.wrapper
 	$(BIN)/python -m benchmarks.boundary
-	$(BIN)/python -m benchmarks.boundary_lab
 
 fuzz: venv ## every reader attacked, a minute of processor time each (SECONDS=, TARGETS=)
 	$(BIN)/python -m fuzz --seconds $(or $(SECONDS),60) $(TARGETS)

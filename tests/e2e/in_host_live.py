@@ -5,7 +5,6 @@
     receive NUMBER plain|tls WIRE...    the other end
     quit NUMBER                 ends that QEMU, and says what was written on its standard error
     ticks NUMBER COUNT          returns once the guest has told so many more ticks
-    tell NUMBER COMMAND         what a Linux guest answers to a command
 
 PROGRAM is `qemu-system-aarch64` or `armferry-qemu`. A wire is a virtio console port, which has no
 end of file: what ends a move is the return path. The far end of a wire connects when the first
@@ -73,12 +72,7 @@ def start(number: str, waits: bool, program: str, words: list[str]) -> dict[str,
     command += ["-nodefaults", "-no-user-config", "-display", "none", "-m", "64"]
     command += words or ["-M", "virt-10.0,accel=kvm,gic-version=3", "-cpu", "host"]
     command += ["-kernel", "/guest/kernel", "-serial", "chardev:s"]
-    console = f"file,id=s,append=on,path={SERIAL}"
-    if "-append" in words:
-        os.mkfifo(commands := f"/tmp/commands-{number}")
-        os.open(commands, os.O_RDWR)  # or QEMU would wait for one who writes
-        console += f",input-path={commands}"
-    command += ["-chardev", console]
+    command += ["-chardev", f"file,id=s,append=on,path={SERIAL}"]
     command += ["-qmp", f"unix:/tmp/monitor-{number},server=on,wait=off"]
     command += ["-incoming", "defer"] * waits
     environment = dict(os.environ)
@@ -182,27 +176,12 @@ def ticks(count: int) -> dict[str, object]:
     return {"ticks": told() - before}
 
 
-def tell(number: str, command: str) -> dict[str, object]:
-    before, deadline = len(SERIAL.read_bytes()), time.monotonic() + LIMIT
-    with open(f"/tmp/commands-{number}", "wb", buffering=0) as commands:
-        commands.write(f"{command}\n".encode())
-        while time.monotonic() < deadline:
-            lines = SERIAL.read_bytes()[before:].decode("utf-8", "replace").split("\n")[:-1]
-            for line in lines:
-                if line.startswith(f"did {command}:"):
-                    return {"answer": line.strip().partition(":")[2].strip()}
-            time.sleep(0.05)
-    return {"answer": "none"}
-
-
 def main(verb: str, number: str, *words: str) -> dict[str, object]:
     if verb == "start":
         program = words[1] if len(words) > 1 else "qemu-system-aarch64"
         return start(number, words[0] == "waits", program, list(words[2:]))
     if verb == "ticks":
         return ticks(int(words[0]))
-    if verb == "tell":
-        return tell(number, words[0])
     if verb == "quit":
         return leave(number)
     return move(number, verb == "send", words[0] == "tls", list(words[1:]))
