@@ -53,7 +53,7 @@ def folder(recorded: Path, tmp_path: Path) -> Path:
 def test_either_end(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
     guest = str(recorded / "guest")
     assert main(["check", guest, "--to", guest]) == 0
-    assert capsys.readouterr().out.endswith("Verdict\nworks as it is, risk none\n")
+    assert capsys.readouterr().out.startswith("works as it is, risk none\n")
     assert main(["check", guest, "--to", str(recorded / "new")]) == 2
     assert "ID_AA64ISAR0_EL1" in capsys.readouterr().out
 
