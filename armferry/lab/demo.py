@@ -187,8 +187,8 @@ class _Story:
             check=False,
         )
         said = (done.stdout + done.stderr).splitlines()
-        if short and len(said) > _REPEATED:
-            said = ["...", *said[-_REPEATED:]]
+        if short and len(said) > _REPEATED + 1:
+            said = [said[0], "...", *said[-_REPEATED:]]
         _say(said)
         if done.returncode != expected:
             raise StoryBroken(f"armferry ended with {done.returncode}, not {expected}")
