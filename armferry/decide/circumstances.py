@@ -12,6 +12,7 @@ from armferry.decide.circumstance import Circumstance, CircumstanceKind, Weight
 from armferry.decide.host_differences import compare_hosts, unknown_of_hosts
 from armferry.decide.layout import is_of_a_device, paired_sections
 from armferry.decide.memory import (
+    STEAL_TIME,
     BlockDifference,
     BlockKind,
     BlockProblem,
@@ -19,7 +20,7 @@ from armferry.decide.memory import (
     host_page_bytes,
     size_text,
 )
-from armferry.ends import UNKNOWN, Move
+from armferry.ends import UNKNOWN, End, HostFacts, Move
 from armferry.policy import AcceptedRisk
 from armferry.registers import Accelerator
 
@@ -37,6 +38,7 @@ def compare_circumstances(move: Move, accepted: AcceptedRisk) -> tuple[Circumsta
 def _compared(move: Move, accepted: AcceptedRisk) -> Iterator[Circumstance]:
     yield from _machine(move)
     yield from _memory(move)
+    yield from _pages(move)
     yield from _vcpus(move)
     yield from _devices(move)
     yield from compare_hosts(move, accepted)
@@ -94,11 +96,50 @@ def _memory(move: Move) -> Iterator[Circumstance]:
         )
 
 
+def _pages(move: Move) -> Iterator[Circumstance]:
+    """Kernels with pages of another size, where no block of the guest has told it already."""
+    here, there = (_page_bytes(end, facts) for end, facts in move.both_hosts)
+    if here is None or there is None or here == there:
+        return
+    if any(one.kind is BlockKind.STEAL_TIME and one.refused for one in _blocks(move)):
+        return
+    facts = (
+        f"the hosts' kernels have pages of {size_text(here)} here, of {size_text(there)} on the "
+        "destination"
+    )
+    memory = move.source.memory
+    if memory is UNKNOWN or any(block.name == STEAL_TIME for block in memory):
+        yield Circumstance(
+            CircumstanceKind.MEMORY,
+            "page size",
+            Weight.REFUSED,
+            f"{facts}: a guest under KVM has a memory block of one page ({STEAL_TIME}), which QEMU "
+            "refuses in another size; move it to a host whose kernel has the same page size, or "
+            "start it with -cpu host,kvm-steal-time=off on both",
+        )
+    else:
+        yield Circumstance(
+            CircumstanceKind.MEMORY,
+            "page size",
+            Weight.NOTED,
+            f"{facts}: without stolen time QEMU loads the guest all the same, but no postcopy",
+        )
+
+
+def _page_bytes(end: End, facts: HostFacts) -> int | None:
+    """Bytes in a page of an end's kernel, as it was recorded or as its memory blocks tell."""
+    if end.accelerator is not Accelerator.KVM:
+        return None
+    if facts.page_bytes is not UNKNOWN:
+        return facts.page_bytes
+    return None if end.memory is UNKNOWN else host_page_bytes(end.memory, len(end.cpus))
+
+
 def _blocks(move: Move) -> tuple[BlockDifference, ...]:
     here, there = move.source.memory, move.destination.memory
     if here is UNKNOWN or there is UNKNOWN:
         return ()
-    return compare_memory(here, there, whole=move.destination.whole)
+    return compare_memory(here, there, whole=move.of_one_guest)
 
 
 def _devices(move: Move) -> Iterator[Circumstance]:
@@ -129,16 +170,15 @@ def _devices(move: Move) -> Iterator[Circumstance]:
 
 def _unrecorded(move: Move) -> Iterator[Circumstance]:
     """What is compared wherever it is known, and is not known of these two."""
-    unknown = [
-        f"the memory blocks ({end.text})"
-        for end in (move.source, move.destination)
-        if end.memory is UNKNOWN
-    ]
+    ends = move.source, move.destination
+    unknown = [f"the machine type ({end.text})" for end in ends if not end.machine]
+    unknown += [f"the memory blocks ({end.text})" for end in ends if end.memory is UNKNOWN]
     unknown += [
-        f"registers that {end.text} leaves out, if any"
-        for end in (move.source, move.destination)
-        if end.partial
+        f"the devices and the parts of a vCPU's state ({end.text})"
+        for end in ends
+        if not end.devices
     ]
+    unknown += [f"registers that {end.text} leaves out, if any" for end in ends if end.partial]
     unknown += unknown_of_hosts(move)
     if unknown:
         yield Circumstance(
@@ -225,7 +265,7 @@ def _memory_option(size: int) -> str:
 
 def _vcpus(move: Move) -> Iterator[Circumstance]:
     here, there = len(move.source.cpus), len(move.destination.cpus)
-    if here == there or not move.destination.whole:
+    if here == there or not move.of_one_guest:
         return
     yield Circumstance(
         CircumstanceKind.VCPUS,

@@ -7,8 +7,9 @@ not known of one of the two hosts is said to be unknown.
 
 from collections.abc import Iterator
 
-from armferry.decide.circumstance import Circumstance, CircumstanceKind, Weight
+from armferry.decide.circumstance import Circumstance, CircumstanceKind, Weight, weighed
 from armferry.decide.risk_level import Risk
+from armferry.decide.vectors import compare_vectors, vector_facts
 from armferry.ends import UNKNOWN, Move
 from armferry.policy import AcceptedRisk
 from armferry.registers import Accelerator
@@ -17,14 +18,7 @@ from armferry.registers.midr import identify, processor_list
 __all__ = ["compare_hosts", "unknown_of_hosts"]
 
 COUNTER_FREQUENCY = 0x6030_0000_0013_DF00  # CNTFRQ_EL0
-VECTOR_LENGTHS = 0x6060_0000_0015_FFFF  # KVM's SVE_VLS
 _MIDR = 0x6030_0000_0013_C000
-_VECTOR_CONTROL = 0x6030_0000_0013_C090  # ZCR_EL1
-_VECTORS = "cpu/sve"
-_Z_BYTES, _Z_COUNT, _Z_FIRST_BIT = 112, 32, 128
-_P_BYTES, _P_COUNT = 32, 17
-"""The subsection `cpu/sve`: of each Z register the 64-bit words 2 to 15, then of each P register
-and of FFR four words (target/arm/machine.c)."""
 _GICS = {"arm_gic": 2, "arm_gicv3": 3}
 _ITS = "arm_gicv3_its"
 
@@ -34,7 +28,7 @@ def compare_hosts(move: Move, accepted: AcceptedRisk) -> Iterator[Circumstance]:
     yield from _interrupt_controller(move)
     yield from _cpu(move)
     yield from _counter(move, accepted)
-    yield from _vectors(move, accepted)
+    yield from compare_vectors(move, accepted)
     yield from _cores(move)
 
 
@@ -43,8 +37,9 @@ def unknown_of_hosts(move: Move) -> Iterator[str]:
     here, there = move.source_host, move.destination.host
     if here.counter_hz is UNKNOWN or there.counter_hz is UNKNOWN:
         yield f"the counter's frequency{_of(move, here.counter_hz, there.counter_hz)}"
-    if _uses_vectors(move) and (here.sve_bits is UNKNOWN or there.sve_bits is UNKNOWN):
-        yield f"the vector lengths{_of(move, here.sve_bits, there.sve_bits)}"
+    for what, ours, theirs in vector_facts(move):
+        if ours is UNKNOWN or theirs is UNKNOWN:
+            yield f"the vector lengths of {what}{_of(move, ours, theirs)}"
 
 
 def _of(move: Move, here: object, there: object) -> str:
@@ -115,52 +110,13 @@ def _counter(move: Move, accepted: AcceptedRisk) -> Iterator[Circumstance]:
         f"{facts} (CNTFRQ_EL0): the guest read it at boot, so its clocks will run "
         f"{_factor(here, there)}; nothing can be sent that changes this"
     )
-    yield _weighed(
+    yield weighed(
         CircumstanceKind.COUNTER,
         _hertz(there),
         why,
         Risk.GUEST_VISIBLE,
-        _accepts(accepted, COUNTER_FREQUENCY, Risk.GUEST_VISIBLE),
-        "CNTFRQ_EL0",
-    )
-
-
-def _vectors(move: Move, accepted: AcceptedRisk) -> Iterator[Circumstance]:
-    """Shorter vectors than the guest's: lossy where a register holds something beyond them."""
-    there = move.destination.host.sve_bits
-    if not _uses_vectors(move) or there is UNKNOWN:
-        return
-    longest = max(there, default=0)
-    beyond = [
-        (vcpu, names)
-        for vcpu, parts in enumerate(move.source.contents)
-        if (names := _beyond(parts.get(_VECTORS, b""), longest))
-    ]
-    here = move.source_host.sve_bits
-    missing = sorted(here - there) if here is not UNKNOWN else []
-    if not beyond and not missing:
-        return
-    facts = f"the destination's vectors have {_lengths(there)} bits"
-    if missing:
-        facts += f", the source's {', '.join(map(str, missing))} too"
-    if beyond:
-        vcpu, names = beyond[0]
-        why = f"{facts}: {', '.join(names)} of vCPU {vcpu} hold something beyond, which is lost"
-        risk = Risk.LOSSY
-    elif move.source.fresh:
-        words = f"{facts}; the guest never ran, so it finds the destination's"
-        yield Circumstance(CircumstanceKind.VECTORS, "SVE", Weight.NOTED, words)
-        return
-    else:
-        why = f"{facts}: nothing is in the vectors beyond, but the guest chose its length at boot"
-        risk = Risk.GUEST_VISIBLE
-    yield _weighed(
-        CircumstanceKind.VECTORS,
-        "SVE",
-        why,
-        risk,
-        _accepts(accepted, VECTOR_LENGTHS, risk),
-        "SVE_VLS",
+        COUNTER_FREQUENCY,
+        accepted,
     )
 
 
@@ -180,49 +136,6 @@ def _cores(move: Move) -> Iterator[Circumstance]:
         "one kind only; start QEMU there on the processors of that kind (taskset --cpu-list), and "
         "see that the fingerprint was made on the same",
     )
-
-
-def _weighed(
-    kind: CircumstanceKind, subject: str, why: str, risk: Risk, accepted: bool, name: str
-) -> Circumstance:
-    if accepted:
-        return Circumstance(kind, subject, Weight.ACCEPTED, why, risk)
-    asks = f"{why}; not done unless you name it (--accept-risk {name} or {risk})"
-    return Circumstance(kind, subject, Weight.REFUSED, asks, risk)
-
-
-def _accepts(accepted: AcceptedRisk, index: int, risk: Risk) -> bool:
-    every = accepted.lossy or (risk is Risk.GUEST_VISIBLE and accepted.guest_visible)
-    return every or index in accepted.registers
-
-
-def _uses_vectors(move: Move) -> bool:
-    """Whether the guest has SVE: its control register is in the list."""
-    return _VECTOR_CONTROL in move.source.cpus[0]
-
-
-def _beyond(content: bytes, bits: int) -> tuple[str, ...]:
-    """The registers of a `cpu/sve` that hold something above `bits` bits of a vector."""
-    if len(content) != _Z_BYTES * _Z_COUNT + _P_BYTES * _P_COUNT:
-        return ()
-    z_from = max(0, (bits - _Z_FIRST_BIT) // 8)
-    names = [
-        f"Z{number}"
-        for number in range(_Z_COUNT)
-        if any(content[number * _Z_BYTES + z_from : (number + 1) * _Z_BYTES])
-    ]
-    at = _Z_BYTES * _Z_COUNT
-    p_from = bits // 64
-    names += [
-        "FFR" if number == _P_COUNT - 1 else f"P{number}"
-        for number in range(_P_COUNT)
-        if any(content[at + number * _P_BYTES + p_from : at + (number + 1) * _P_BYTES])
-    ]
-    return tuple(names)
-
-
-def _lengths(bits: frozenset[int]) -> str:
-    return " or ".join(map(str, sorted(bits))) or "no"
 
 
 def _hertz(number: int) -> str:

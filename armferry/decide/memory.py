@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "STEAL_TIME",
     "BlockDifference",
     "BlockKind",
     "BlockProblem",
@@ -29,7 +30,8 @@ __all__ = [
     "size_text",
 ]
 
-_STEAL_TIME = "pvtime"
+STEAL_TIME = "pvtime"
+"""The block with KVM's record of stolen time."""
 _STEAL_TIME_BYTES = 64
 """Bytes of each vCPU in `pvtime`, which is rounded up to a page of the host."""
 _PAGES = (4 << 10, 16 << 10, 64 << 10)
@@ -98,7 +100,7 @@ def kind_of_block(name: str) -> BlockKind:
     """Where the block called `name` comes from: names are QEMU's, of its Arm boards."""
     if name in _BOARD:
         return BlockKind.BOARD
-    if name == _STEAL_TIME:
+    if name == STEAL_TIME:
         return BlockKind.STEAL_TIME
     if name.endswith((".tag", "secure-tag")):
         return BlockKind.TAGS
@@ -160,7 +162,7 @@ the CPU and the host, which every record is of."""
 def host_page_bytes(blocks: Sequence[RamBlock], vcpus: int) -> int | None:
     """The page size of the host that has these blocks, as far as `pvtime` tells it; else None."""
     for block in blocks:
-        if block.name == _STEAL_TIME:
+        if block.name == STEAL_TIME:
             needed = vcpus * _STEAL_TIME_BYTES
             fitting = [page for page in _PAGES if -(-needed // page) * page == block.length]
             return fitting[0] if len(fitting) == 1 else None

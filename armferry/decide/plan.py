@@ -9,6 +9,7 @@ How a plan is written is for `plan_text`.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from armferry.decide.circumstance import Weight
 from armferry.decide.layout import Effect
 from armferry.decide.model import RegisterClass, RegisterOutcome
 from armferry.decide.reset import read_only
@@ -31,7 +32,7 @@ from armferry.policy import (
     TolerancePlaced,
     format_rule,
 )
-from armferry.registers import Kind, describe
+from armferry.registers import Kind, describe, name
 
 __all__ = ["Plan", "PlanEntry", "make_plan"]
 
@@ -103,12 +104,23 @@ def make_plan(move: Move, policy: Policy) -> Plan:
         for one in before.findings
         if one.effect is Effect.REFUSED and one.risk is Risk.LOSSY
     }
-    subsections = Policy(accepted=AcceptedRisk(subsections=frozenset(parts)))
+    around = {
+        one.accepted_by: PlanEntry(
+            one.accepted_by,
+            name(one.accepted_by),
+            _ACCEPT,
+            one.risk,
+            f"{one.why} (risk {one.risk})",
+        )
+        for one in before.circumstances
+        if one.weight is Weight.REFUSED and one.accepted_by is not None
+    }
+    subsections = Policy(accepted=AcceptedRisk(frozenset(around), subsections=frozenset(parts)))
     verdict = judge(move, _united(policy, subsections, chosen))
     for index in _refused(verdict).keys() & chosen.keys():
         del chosen[index]  # nothing lifts it: what was tried is no help
     return Plan(
-        (*(entry for entry, _ in chosen.values()), *parts.values()),
+        (*(entry for entry, _ in chosen.values()), *parts.values(), *around.values()),
         _united(Policy(), subsections, chosen),
         verdict,
     )

@@ -32,7 +32,7 @@ def verdict_document(verdict: Verdict) -> dict[str, Any]:
                 "effect": one.weight.value,
                 "risk": str(one.risk),
                 "of_record": one.of_record,
-                "why": one.why,
+                "why": str(one),
             }
             for one in verdict.circumstances
         ],

@@ -134,7 +134,7 @@ class _Load:
         here, there = self._move.source.memory, self._move.destination.memory
         if here is UNKNOWN or there is UNKNOWN:
             return None
-        for one in compare_memory(here, there, whole=self._move.destination.whole):
+        for one in compare_memory(here, there, whole=self._move.of_one_guest):
             if one.of_record or not one.refused:
                 continue
             group, cause = MessageClass.BLOCK_SIZE, ""
@@ -159,7 +159,7 @@ class _Load:
         """A GICv3 of another number of vCPUs: QEMU then reads on at the wrong place."""
         here, there = self._move.source, self._move.destination
         redistributors = any(one.name == _PER_CPU_GIC for one in here.devices)
-        if not there.whole or len(here.cpus) == len(there.cpus) or not redistributors:
+        if not self._move.of_one_guest or len(here.cpus) == len(there.cpus) or not redistributors:
             return None
         return self._verdict(MessageClass.VCPUS)
 

@@ -44,6 +44,19 @@ class Move:
             beside = beside.completed_by(host.host)
         return cls(source, destination, known, qemu or destination.qemu, beside)
 
+    @property
+    def of_one_guest(self) -> bool:
+        """Whether memory size, vCPUs and devices of both ends are those of a guest.
+
+        Else they are those of a question, and a difference says nothing of the hosts.
+        """
+        return self.source.whole and self.destination.whole
+
+    @property
+    def both_hosts(self) -> tuple[tuple[End, HostFacts], tuple[End, HostFacts]]:
+        """Each end, the source's first, with what is known of its host beside the lists."""
+        return (self.source, self.source_host), (self.destination, self.destination.host)
+
     @cached_property
     def lists(self) -> tuple[Mapping[int, int], ...]:
         """The register list of each vCPU of the source."""

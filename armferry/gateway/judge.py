@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from armferry.decide import Answer, Verdict, Weight, compare_circumstances, judge
-from armferry.ends import UNKNOWN, End, Move, ResetKnowledge
+from armferry.ends import UNKNOWN, End, HostFacts, Move, ResetKnowledge
 from armferry.ends.guest import guest_end
 from armferry.gateway.errors import Refused
+from armferry.hosts.qmp.around import Around
 from armferry.policy import NO_RISK, Policy
 from armferry.registers import Accelerator
 from armferry.rewriting.edits import edit_of
@@ -74,39 +75,54 @@ class Judge:
         self._source = source
 
     def begin(self, machine: str, blocks: tuple[RamBlock, ...]) -> None:
-        """Compares what a stream begins with. Raises Refused; nothing has been passed on then."""
-        guest = replace(
-            self._destination,
-            text="the guest",
-            machine=machine or UNKNOWN,
-            memory=blocks,
-            devices=(),
-            whole=True,
-        )
-        found = compare_circumstances(Move.between(guest, self._destination), NO_RISK)
-        refused = [str(one) for one in found if one.weight is Weight.REFUSED]
+        """Compares what a stream begins with, and what is known of the source beside it.
+
+        Raises Refused; nothing has been passed on then.
+        """
+        refused = self._refused(machine, blocks, self._destination)
+        if not refused and self._source is not None and self._source.machine == machine:
+            foreseen = self.foresee(self._source)
+            if not foreseen.accepted:
+                refused = [f"{foreseen.reason}; decided on the source's fingerprint"]
         if refused:
             raise Refused(
                 f"the move is refused: {'; '.join(refused)}; nothing was sent to the destination"
             )
 
+    def apart(self, here: Around, there: Around) -> list[str]:
+        """Why a load could not even begin, of two QEMUs that run; empty where it could."""
+        known = replace(
+            self._destination,
+            machine=there.machine,
+            memory=there.memory,
+            accelerator=there.accelerator,
+            whole=True,
+        )
+        if here.accelerator is not there.accelerator:
+            guest = replace(known, text="the guest", accelerator=here.accelerator)
+            return _words(guest, known)
+        return self._refused(here.machine, here.memory, known)
+
+    def _refused(self, machine: str, blocks: tuple[RamBlock, ...], there: End) -> list[str]:
+        pages = UNKNOWN if self._source is None else self._source.host.page_bytes
+        guest = replace(
+            there,
+            text="the guest",
+            machine=machine or UNKNOWN,
+            memory=blocks,
+            devices=(),
+            whole=True,
+            host=HostFacts(page_bytes=pages),
+        )
+        return _words(guest, there)
+
     def prepare(self, machine: str) -> None:
         """Decides once on the destination's own list, so that the guest need not wait for it.
 
         The first decision reads the catalogue, the policy's documents and the stock rules, which
-        takes some 50 ms; it is done while guest memory still travels. Raises Refused when the
-        source is known, has this machine type, and what it lists will be refused: after the
-        switch to postcopy it would be too late, for then the source cannot go on by itself.
+        takes some 50 ms; it is done while guest memory still travels.
         """
         self._verdict(replace(self._destination, machine=machine or UNKNOWN))
-        source = self._source
-        if source is not None and source.machine == machine:
-            judgement = self.foresee(source)
-            if not judgement.accepted:
-                raise Refused(
-                    f"the move is refused: {judgement.reason}; decided on the source's "
-                    "fingerprint, before the guest was paused"
-                )
 
     def foresee(self, source: End) -> Judgement:
         """The decision on the registers of `source`, a host, before anything has come."""
@@ -132,3 +148,9 @@ class Judge:
             str(source.machine or destination.machine or ""), destination.accelerator
         )
         return judge(move, policy)
+
+
+def _words(guest: End, there: End) -> list[str]:
+    """What refuses a load before any register of `guest` is looked at."""
+    found = compare_circumstances(Move.between(guest, there), NO_RISK)
+    return [str(one) for one in found if one.weight is Weight.REFUSED]

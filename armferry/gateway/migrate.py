@@ -28,6 +28,7 @@ from armferry.gateway import (
     TransferReport,
 )
 from armferry.gateway.settings import Settings
+from armferry.hosts.qmp.around import around
 from armferry.hosts.qmp.client import CommandRefused, Monitor, MonitorFault
 
 __all__ = ["Migration", "MigrationFault", "MigrationProgress", "Options"]
@@ -155,6 +156,7 @@ class Migration:
         cancelled.
         """
         before, settings = self._check()
+        self._compare()
         self._decide()
         with _changed(settings, ("return-path", *self._options.capabilities), self._options):
             status, reason = self._carry(show)
@@ -201,6 +203,15 @@ class Migration:
                 )
         state: str = self._source.execute("query-status")["status"]
         return state, settings
+
+    def _compare(self) -> None:
+        """Raises Refused for what no load gets past: both QEMUs run and say what they have."""
+        here, there = (
+            around(one.execute, CommandRefused) for one in (self._source, self._destination)
+        )
+        refused = [*self._judge.apart(here, there), *there.lacks(here)]
+        if refused:
+            raise Refused(f"the move is refused: {'; '.join(refused)}; nothing was begun")
 
     def _decide(self) -> None:
         if self._known_source is None:

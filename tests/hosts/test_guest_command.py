@@ -13,13 +13,15 @@ import pytest
 from armferry.cli.main import main
 from armferry.errors import ArmferryError
 from armferry.hosts.fingerprints.fingerprint import Scope, parse
-from armferry.hosts.fingerprints.from_command import fingerprint_of_command, listed_blocks
+from armferry.hosts.fingerprints.from_command import fingerprint_of_command
 from armferry.hosts.libvirt.native import domain_command
+from armferry.hosts.qmp.around import around
 from armferry.hosts.qmp.command_of import running_command
 from armferry.hosts.qmp.guest_command import question_of
-from armferry.hosts.qmp.process import MachineSpec, QemuProcess
+from armferry.hosts.qmp.process import MachineSpec, QemuProcess, RefusedByQemu
 from armferry.lab.libvirt_host import Domain
 from armferry.lab.qemu_install import InstalledQemu
+from armferry.registers import Accelerator
 from armferry.stream.events import RamBlock
 
 Named = Callable[[str], InstalledQemu]
@@ -169,14 +171,17 @@ def test_running_guest_is_asked_by_its_socket(qemu_release: Named, tmp_path: Pat
         target = tmp_path / "there.json"
         words = ["fingerprint", "qemu", "--qemu", str(qemu), "--from-qmp", f"unix:{where}"]
         assert main([*words, "-o", str(target)]) == 0
-        said = running.execute("human-monitor-command", {"command-line": "info ramblock"})
+        live = around(running.execute, RefusedByQemu)
         assert running.status() == "prelaunch"
     found = parse(target.read_bytes(), "there")
     assert found.provenance.scope is Scope.GUEST
     assert "0000:00:01.0/virtio-rng" in {device.name for device in found.devices}
     assert found.memory is not None
     assert found.memory[0] == RamBlock("mach-virt.ram", 96 << 20)
-    assert listed_blocks(said, found.memory) == found.memory
+    assert live.memory == found.memory
+    assert (live.machine, live.accelerator, live.vcpus) == ("virt-10.0", Accelerator.TCG, 1)
+    assert live.pci == {"00.0": "1b36:0008", "01.0": "1af4:1005"}
+    assert live.models == {"virtio-rng-pci": 1}
 
 
 def test_socket_that_is_not_of_this_host(tmp_path: Path) -> None:

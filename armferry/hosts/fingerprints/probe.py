@@ -14,11 +14,14 @@ from pathlib import Path
 
 from armferry.errors import EnvironmentFault
 from armferry.hosts.files.locked import FileWindow
-from armferry.hosts.fingerprints.fingerprint import Fingerprint, Provenance
+from armferry.hosts.fingerprints.fingerprint import Fingerprint, Provenance, Scope
+from armferry.hosts.fingerprints.from_kvm import host_record
 from armferry.hosts.fingerprints.from_stream import fingerprint_of_stream
+from armferry.hosts.fingerprints.host_record import HostRecord
 from armferry.hosts.fingerprints.kvm import ask
+from armferry.hosts.fingerprints.vectors import vector_lengths
 from armferry.hosts.program import ProgramFault, answer_of
-from armferry.hosts.qmp.process import MachineSpec, QemuProcess
+from armferry.hosts.qmp.process import MachineSpec, QemuProcess, RefusedByQemu
 from armferry.hosts.qmp.running import QemuVersion, running_version
 from armferry.registers import Accelerator
 from armferry.stream import SavedState, read_saved
@@ -71,17 +74,23 @@ def qemu_version(program: Path) -> QemuVersion:
 class Vcpus:
     """The vCPUs of a machine after reset, as the QEMU on this host makes them.
 
-    `head` is their stream up to the end of its configuration. `about` is what QEMU says of itself.
+    `head` is their stream up to the end of its configuration. `about` is what QEMU says of itself,
+    `sve_bits` and `sme_bits` are their vector lengths, None where it does not say.
     """
 
     head: bytes
     saved: SavedState
     about: QemuVersion
+    sve_bits: tuple[int, ...] | None
+    sme_bits: tuple[int, ...] | None
 
-    def fingerprint(self, cpu: str, accelerator: Accelerator) -> Fingerprint:
+    def fingerprint(
+        self, cpu: str, accelerator: Accelerator, scope: Scope = Scope.KIND
+    ) -> Fingerprint:
         """The same as what this host would accept, for the text `cpu` after -cpu.
 
-        Under KVM the kernel of this host is asked as well. Raises KvmFault.
+        `scope` says whether the machine is that of one guest. Under KVM the kernel of this host is
+        asked as well. Raises KvmFault.
         """
         # the kernel knows what its QEMU does not: which bits of which constants may be set
         kernel = ask() if accelerator is Accelerator.KVM else None
@@ -96,10 +105,17 @@ class Vcpus:
                 package=self.about.package,
                 kernel="" if kernel is None else os.uname().release,
                 hardware=platform.machine(),
+                scope=scope,
             ),
             at_reset=True,
             writable=None if kernel is None else kernel.writable,
             hardware=None if kernel is None else kernel.hardware,
+            host=replace(
+                HostRecord() if kernel is None else host_record(kernel),
+                # what this vCPU was given, of what the host has
+                sve_bits=self.sve_bits,
+                sme_bits=self.sme_bits,
+            ),
         )
 
 
@@ -117,6 +133,9 @@ def probe_vcpus(
 def vcpus_of(machine: QemuProcess) -> Vcpus:
     """The vCPUs of a machine that was started paused. Raises QemuProcessError or StreamError."""
     about = running_version(machine.execute)
+    sve, sme = (
+        vector_lengths(machine.execute, RefusedByQemu, feature) for feature in ("sve", "sme")
+    )
     with tempfile.TemporaryDirectory(prefix="armferry-probe-") as folder:
         path = Path(folder) / "state"
         machine.save(path)
@@ -124,7 +143,7 @@ def vcpus_of(machine: QemuProcess) -> Vcpus:
         with FileWindow(path) as window:
             saved = read_saved(window)
             head = window.read(0, _head_length(saved))
-    return Vcpus(head, saved, about)
+    return Vcpus(head, saved, about, sve, sme)
 
 
 def fingerprint_of_qemu(

@@ -162,6 +162,58 @@ def test_refusal_before_anything_was_begun(known: str, rig: Any) -> None:
         rig.runs_on()
 
 
+NIC = ("-device", "virtio-net-pci,romfile=")
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "said"),
+    [
+        (
+            {},
+            {"memory": 128},
+            "memory block mach-virt.ram (the board's memory) has 64 MiB here, 128 MiB on the "
+            "destination: start the destination with -m 64M",
+        ),
+        (
+            {},
+            {"machine": "virt-9.2"},
+            "the guest's machine type is virt-10.0, the destination was asked about virt-9.2: ",
+        ),
+        (
+            {"extra": NIC},
+            {"extra": ("-device", "virtio-rng-pci", *NIC)},
+            "the guest has the PCI device 1af4:1000 at 01.0, the destination the PCI device "
+            "1af4:1005; the guest has ",
+        ),
+        ({"smp": 2}, {"smp": 1}, "the guest has 2 vCPUs, the destination 1"),
+    ],
+    ids=["memory", "machine", "device", "vcpus"],
+)
+def test_refusal_of_what_stands_around_the_registers(
+    here: dict[str, Any], there: dict[str, Any], said: str, rig: Any
+) -> None:
+    """Both QEMUs run and say what they have: nothing is set, nothing is sent."""
+
+    def spec(changes: dict[str, Any], name: str) -> Any:
+        made = rig.spec(**changes)
+        return replace(
+            made,
+            extra=(*made.extra, "-qmp", f"unix:{rig.folder}/{name}.qmp,server=on,wait=off"),
+        )
+
+    with (
+        rig.source(POINT, spec(here, "source")) as source,
+        rig.destination(POINT, spec(there, "destination")) as destination,
+    ):
+        before = settings(source), settings(destination)
+        done = subprocess.run(command(rig, POINT), capture_output=True, text=True, timeout=LIMIT)
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.startswith(f"armferry: the move is refused: {said}"), done.stderr
+        assert done.stderr.endswith("; nothing was begun\n")
+        assert (settings(source), settings(destination)) == before
+        assert (source.status(), destination.status()) == ("running", "inmigrate")
+
+
 def test_refusal_on_the_way(rig: Any) -> None:
     with two(rig, OLD, POINT) as (source, destination):
         before = settings(source)
