@@ -55,6 +55,6 @@ def run(arguments: argparse.Namespace) -> int:
     if answer is Answer.WORKS_WITH_POLICY:
         guest = "" if judgement.source.saved is not None else "GUEST"
         render.next_step(command("ferry", arguments, source=guest, target="OUT"))
-    elif answer is Answer.FAILS:
+    elif judgement.plannable:
         render.next_step(f"{command('plan', arguments)} -o POLICY")
     return code

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from armferry.cli.options import add_policy, policy_of, policy_warnings, policy_words
 from armferry.cli.snapshot_option import add_snapshot, with_snapshot
 from armferry.cli.trace import tracing
-from armferry.decide import Answer, Verdict, judge, verdict_document
+from armferry.decide import Answer, Verdict, judge, make_plan, verdict_document
 from armferry.ends import End, Move, ResetKnowledge
 from armferry.errors import ArmferryError
 from armferry.hosts.fingerprints.open_subject import (
@@ -72,7 +72,8 @@ class Report:
     """A verdict and what it is about; `kernel` is what this host's own said, if it was asked.
 
     `notes` are those of the move: what is to be said of the records it was made from; `qemu` the
-    version of the destination's QEMU, empty when it is not known.
+    version of the destination's QEMU, empty when it is not known. `plannable` says of a move that
+    fails that a policy would let it work.
     """
 
     source: Subject
@@ -82,6 +83,7 @@ class Report:
     notes: tuple[str, ...] = ()
     qemu: str = ""
     kernel: "Preflight | None" = None
+    plannable: bool = False
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -116,7 +118,15 @@ def judge_move(arguments: argparse.Namespace, source: Subject) -> Report:
     with tracing(arguments) as trace:
         verdict = judge(move, policy, trace)
     if destination.text not in (OWN_KVM, OWN_NESTED_KVM):
-        return Report(source, destination, policy, verdict, move.notes, str(move.qemu or ""))
+        return Report(
+            source,
+            destination,
+            policy,
+            verdict,
+            move.notes,
+            str(move.qemu or ""),
+            plannable=verdict.answer is Answer.FAILS and make_plan(move, policy).works,
+        )
     from armferry.cli import preflight
 
     kernel = preflight.ask_kernel(move, verdict, policy, nested=destination.text == OWN_NESTED_KVM)

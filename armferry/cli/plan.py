@@ -47,6 +47,12 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
         "--both-ways", action="store_true", help="a policy for the way back as well"
     )
     add_judgement(parser)
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="list every permission, those too that one cause explains",
+    )
     add_json(parser)
     parser.set_defaults(func=run)
 
@@ -78,10 +84,10 @@ def run(arguments: argparse.Namespace) -> int:
             document["back"] = _document(back, arguments.to, arguments.source)
         print(json.dumps({**document, "policy": to_toml(policy)}, indent=1))
     elif arguments.output != "-":
-        _show(there, arguments.source, arguments.to)
+        _show(there, arguments.source, arguments.to, verbose=arguments.verbose)
         if back is not None:
             render.line()
-            _show(back, arguments.to, arguments.source)
+            _show(back, arguments.to, arguments.source, verbose=arguments.verbose)
         _next(arguments, there)
     return max(EXIT_CODES[plan.verdict.answer] for plan in plans)
 
@@ -115,12 +121,12 @@ def _document(plan: Plan, source: str, destination: str) -> dict[str, Any]:
         ],
         "globals": list(plan_globals(plan)),
         "compat": plan_compat(plan),
-        "prose": plan_prose(plan, source, destination),
+        "prose": plan_prose(plan, source, destination, verbose=True),
     }
 
 
-def _show(plan: Plan, source: str, destination: str) -> None:
-    for line in plan_prose(plan, source, destination).splitlines():
+def _show(plan: Plan, source: str, destination: str, *, verbose: bool) -> None:
+    for line in plan_prose(plan, source, destination, verbose=verbose).splitlines():
         indent = len(line) - len(line.lstrip())
         render.prose(line.lstrip(), indent=indent, hang=2 if indent else 6)
     for note in plan.verdict.policy_notes:

@@ -78,9 +78,9 @@ def show_answer(verdict: Verdict) -> None:
 def _answer(verdict: Verdict) -> str:
     match verdict.answer:
         case Answer.WORKS:
-            return "works as it is, risk none"
+            return f"works as it is, risk {_risk(verdict)}"
         case Answer.WORKS_WITH_POLICY:
-            return f"{verdict.answer.words}, risk {verdict.risk}"
+            return f"{verdict.answer.words}, risk {_risk(verdict)}"
         case Answer.FAILS:
             refused = {one.index for decision in verdict.decisions for one in decision.refused}
             vcpus = sum(not decision.accepted for decision in verdict.decisions)
@@ -90,6 +90,11 @@ def _answer(verdict: Verdict) -> str:
             if verdict.obstacles:
                 parts.append(_counted(len(verdict.obstacles), "obstacle"))
             return f"{verdict.answer.words}: {', '.join(parts)}"
+
+
+def _risk(verdict: Verdict) -> str:
+    compared = "" if verdict.all_compared else " in what was compared"
+    return f"{verdict.risk}{compared}"
 
 
 def _role(verdict: Verdict) -> str:

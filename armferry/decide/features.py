@@ -36,6 +36,12 @@ class CommonCause:
     register_class: RegisterClass
     outcomes: tuple[RegisterOutcome, ...]
 
+    @property
+    def counted(self) -> str:
+        """How many of what, with the first names: `73 of PMU (PMCR_EL0, ...)`."""
+        names = ", ".join(one.name for one in self.outcomes[:3])
+        return f"{len(self.outcomes)} of {self.subject} ({names}, ...)"
+
 
 def common_causes(outcomes: Sequence[RegisterOutcome]) -> tuple[CommonCause, ...]:
     """The causes that explain at least four registers of one vCPU's `outcomes` each."""

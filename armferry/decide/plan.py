@@ -7,9 +7,10 @@ How a plan is written is for `plan_text`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from armferry.decide.circumstance import Weight
+from armferry.decide.features import CommonCause, common_causes
 from armferry.decide.layout import Effect
 from armferry.decide.model import RegisterClass, RegisterOutcome
 from armferry.decide.reset import read_only
@@ -61,12 +62,14 @@ class Plan:
     """What must be allowed, and what then happens.
 
     `policy` holds the entries alone, without what already applied; `verdict` is the verdict on
-    the move under both. `obstacles` are in words; a plan with any of them does not help.
+    the move under both. `obstacles` are in words; a plan with any of them does not help. `causes`
+    has for each register that was refused with others what explains all of them.
     """
 
     entries: tuple[PlanEntry, ...]
     policy: Policy
     verdict: Verdict
+    causes: Mapping[int, CommonCause] = field(default_factory=dict)
 
     @property
     def works(self) -> bool:
@@ -76,12 +79,13 @@ class Plan:
     @property
     def obstacles(self) -> tuple[str, ...]:
         """What no policy allows: obstacles, and registers that are still refused."""
-        refused = [
-            f"{event.outcome.name} of vCPU {event.vcpu}: {event.outcome.why}"
-            for event in self.verdict.events
-            if event.outcome.refused
-        ]
-        return (*self.verdict.obstacles, *refused)
+        refused: list[str] = []
+        for event in self.verdict.events:
+            if event.outcome.refused:
+                cause = self.causes.get(event.outcome.index)
+                what = f"{event.outcome.name} of vCPU {event.vcpu}: {event.outcome.why}"
+                refused.append(what if cause is None else f"{cause.counted}: {cause.why}")
+        return (*self.verdict.obstacles, *dict.fromkeys(refused))
 
 
 def make_plan(move: Move, policy: Policy) -> Plan:
@@ -123,6 +127,13 @@ def make_plan(move: Move, policy: Policy) -> Plan:
         (*(entry for entry, _ in chosen.values()), *parts.values(), *around.values()),
         _united(Policy(), subsections, chosen),
         verdict,
+        {
+            outcome.index: cause
+            for decision in before.decisions
+            for cause in common_causes(decision.anomalies)
+            for outcome in cause.outcomes
+            if outcome.refused
+        },
     )
 
 

@@ -4,8 +4,9 @@ The policy file says all of a plan. QEMU's properties know lists of registers on
 look at a value are named beside them as what they cannot say.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+from armferry.decide.features import CommonCause
 from armferry.decide.plan import Plan, PlanEntry
 from armferry.decide.verdict import Answer
 from armferry.policy import Properties, PsciVersion, format_global, format_list, to_toml
@@ -47,8 +48,11 @@ def plan_compat(plan: Plan) -> str:
     return "\n".join(f'{{ "arm-cpu", "{name}",\n  "{value}" }},' for name, value in entries)
 
 
-def plan_prose(plan: Plan, source: str, destination: str) -> str:
-    """A paragraph for a ticket: what stands in the way and what allowing it costs."""
+def plan_prose(plan: Plan, source: str, destination: str, *, verbose: bool = False) -> str:
+    """A paragraph for a ticket: what stands in the way and what allowing it costs.
+
+    Permissions that one cause asks for are one line, unless it is to be `verbose`.
+    """
     if plan.obstacles:
         stand = "\n".join(f"- {obstacle}" for obstacle in plan.obstacles)
         return f"{source} cannot be moved to {destination} by any policy:\n{stand}"
@@ -61,7 +65,7 @@ def plan_prose(plan: Plan, source: str, destination: str) -> str:
         )
     count = len(plan.entries)
     what = "one permission" if count == 1 else f"{count} permissions"
-    listed = "\n".join(f"  {_entry(entry)}\n    {entry.reason}" for entry in plan.entries)
+    listed = "\n".join(f"  {title}\n    {reason}" for title, reason in _lines(plan, verbose))
     return (
         f"{source} needs {what} to move to {destination}, risk {plan.verdict.risk}{_broken(plan)}:"
         f"\n{listed}"
@@ -71,6 +75,22 @@ def plan_prose(plan: Plan, source: str, destination: str) -> str:
 def _broken(plan: Plan) -> str:
     lost = plan.verdict.broken
     return f" (a guest that uses {', '.join(lost)} breaks)" if lost else ""
+
+
+def _lines(plan: Plan, verbose: bool) -> Iterator[tuple[str, str]]:
+    """Each permission and its reason; those of one cause at the place of the first of them."""
+    together: dict[CommonCause, list[PlanEntry]] = {}
+    for entry in plan.entries:
+        cause = None if entry.index is None or verbose else plan.causes.get(entry.index)
+        if cause is None:
+            yield _entry(entry), entry.reason
+            continue
+        if cause not in together:
+            same = [one for one in plan.entries if plan.causes.get(one.index or 0) == cause]
+            together[cause] = same
+            risk = max(one.risk for one in same)
+            rules = f"{len(same)} rules; --verbose and the policy file list them"
+            yield cause.counted, f"{cause.why} (risk {risk}; {rules})"
 
 
 def _entry(entry: PlanEntry) -> str:

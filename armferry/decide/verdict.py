@@ -78,7 +78,8 @@ class Verdict:
         """Works as it is, works with the stated policy, or fails."""
         if self.obstacles or not all(decision.accepted for decision in self.decisions):
             return Answer.FAILS
-        return Answer.WORKS_WITH_POLICY if self.changed else Answer.WORKS
+        allowed = any(one.weight is Weight.ACCEPTED for one in self.circumstances)
+        return Answer.WORKS_WITH_POLICY if self.changed or allowed else Answer.WORKS
 
     @property
     def risk(self) -> Risk:
@@ -86,6 +87,11 @@ class Verdict:
         risks = [decision.risk for decision in self.decisions]
         risks += [finding.risk for finding in self.findings]
         return max([*risks, *(one.risk for one in self.circumstances)], default=Risk.NONE)
+
+    @property
+    def all_compared(self) -> bool:
+        """Whether everything that is compared was known of both ends: the risk is of that alone."""
+        return not any(one.weight is Weight.UNKNOWN for one in self.circumstances)
 
     @property
     def broken(self) -> tuple[str, ...]:

@@ -171,8 +171,10 @@ NIC = ("-device", "virtio-net-pci,romfile=")
         (
             {},
             {"memory": 128},
-            "memory block mach-virt.ram (the board's memory) has 64 MiB here, 128 MiB on the "
-            "destination: start the destination with -m 64M",
+            (
+                "memory block mach-virt.ram (the board's memory) has 64 MiB here, 128 MiB on the "
+                "destination: start the destination with -m 64M"
+            ),
         ),
         (
             {},
@@ -182,8 +184,10 @@ NIC = ("-device", "virtio-net-pci,romfile=")
         (
             {"extra": NIC},
             {"extra": ("-device", "virtio-rng-pci", *NIC)},
-            "the guest has the PCI device 1af4:1000 at 01.0, the destination the PCI device "
-            "1af4:1005; the guest has ",
+            (
+                "the guest has the PCI device 1af4:1000 at 01.0, the destination the PCI device "
+                "1af4:1005; nothing was begun"
+            ),
         ),
         ({"smp": 2}, {"smp": 1}, "the guest has 2 vCPUs, the destination 1"),
     ],
