@@ -160,10 +160,19 @@ def run_why(arguments: argparse.Namespace) -> int:
     emulated = history(index, read_atlas().emulated)
     condition = condition_of(index)
     if arguments.json:
-        print(json.dumps(_why(index, spans, emulated, condition), indent=1))
+        found = _why(index, spans, emulated, condition)
+        members = _members(name(index, Accelerator.KVM), spans)
+        found["members"] = [f"{one:#018x}" for one in members]
+        print(json.dumps(found, indent=1))
         return 0
     register = describe(index, Accelerator.KVM)
     render.line(f"{register.name} ({index:#018x}), {register.kind}", "head")
+    members = _members(register.name, spans)
+    if members:
+        names = ", ".join(name(one, Accelerator.KVM) for one in members)
+        render.prose(f"under KVM it comes as {len(members)} registers: {names}", indent=0, hang=2)
+        render.next_step(f"armferry atlas why {name(members[0], Accelerator.KVM)}")
+        return 0
     _show_history("under KVM: Linux on", "no kernel of the atlas lists it", index, spans)
     if condition is not None:
         render.line(f"condition: {_condition(condition)}")
@@ -174,6 +183,14 @@ def run_why(arguments: argparse.Namespace) -> int:
         ends = (f"{release}/{change.cpu}" for release in (change.before, change.first))
         render.next_step(f"armferry atlas diff {' '.join(ends)}")
     return 0
+
+
+def _members(family: str, spans: Sequence[Span]) -> list[int]:
+    """What KVM lists in the place of one register that selects others, such as CCSIDR."""
+    if any(span.value is not None for span in spans):
+        return []
+    listed = {index for one in read_atlas().kernels for index in one.fingerprint.cpus[0]}
+    return sorted(one for one in listed if name(one, Accelerator.KVM).startswith(f"{family}_"))
 
 
 def _show_history(where: str, nowhere: str, index: int, spans: Sequence[Span]) -> None:

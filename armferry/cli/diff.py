@@ -11,6 +11,7 @@ from armferry.cli import render, words
 from armferry.cli.options import add_json
 from armferry.cli.render import Cell, Table
 from armferry.decide import differences
+from armferry.decide.memory import BlockDifference, compare_memory, size_text
 from armferry.errors import ArmferryError
 from armferry.hosts.fingerprints.open_subject import STANDARD_INPUT, open_subject
 from armferry.hosts.fingerprints.subject import Subject
@@ -80,14 +81,42 @@ def _show(a: Subject, b: Subject, found: tuple[_Difference, ...]) -> None:
                     [_row(one, vcpus, a) for one, vcpus in rows],
                 )
             )
+    blocks = _blocks(a, b)
+    if blocks:
+        render.heading(f"Guest memory that differs: {len(blocks)}")
+        render.table(
+            Table(
+                ("block", "A", "B", "what it is"),
+                [
+                    (
+                        Cell(one.name),
+                        Cell(_size(one.here)),
+                        Cell(_size(one.there)),
+                        Cell(one.kind.value),
+                    )
+                    for one in blocks
+                ],
+            )
+        )
     render.line()
     pairs = zip(a.lists, b.lists, strict=False)
     common = sum(len(left.keys() & right.keys()) for left, right in pairs)
     several = ", all vCPUs together" if min(len(a.lists), len(b.lists)) > 1 else ""
-    render.line(f"{common} registers in common, {len(found)} differences{several}")
+    memory = f", {len(blocks)} in guest memory" if blocks else ""
+    render.line(f"{common} registers in common, {len(found)} differences{several}{memory}")
     if len(a.lists) != len(b.lists):
         render.line(f"A has {len(a.lists)} vCPUs, B has {len(b.lists)}: the others were left out")
     render.next_step(shlex.join(["armferry", "check", a.text, "--to", b.text]))
+
+
+def _blocks(a: Subject, b: Subject) -> tuple[BlockDifference, ...]:
+    """Blocks of guest memory that differ, where both ends tell of them."""
+    left, right = a.fingerprint.memory, b.fingerprint.memory
+    return () if left is None or right is None else compare_memory(left, right, whole=True)
+
+
+def _size(size: int | None) -> str:
+    return "-" if size is None else size_text(size)
 
 
 def _grouped(group: list[_Difference]) -> list[tuple[_Difference, list[int]]]:
@@ -139,5 +168,9 @@ def _document(a: Subject, b: Subject, found: tuple[_Difference, ...]) -> dict[st
                 else {},
             }
             for one in found
+        ],
+        "memory": [
+            {"block": one.name, "difference": one.problem.value, "a": one.here, "b": one.there}
+            for one in _blocks(a, b)
         ],
     }

@@ -69,6 +69,10 @@ class _State(enum.Enum):
     BROKEN = "broken"
 
 
+_LOG_STARTS = b"qemu", b"erro", b"libv"
+_LOG = "what the lines of a log mean is what armferry explain says"
+
+
 class StreamParser:
     """Parses one stream. `feed` it bytes of any size, then `close` it.
 
@@ -269,6 +273,7 @@ class StreamParser:
             raise NotAStream(
                 f"this is no QEMU migration stream: it begins with {start!r}, not {MAGIC!r}",
                 offset=self._offset,
+                advice=_LOG if start.isdigit() or start in _LOG_STARTS else None,
             )
         if len(view) < position + 8:
             return None

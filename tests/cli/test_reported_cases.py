@@ -1,5 +1,6 @@
 """Moves that people reported and that were once answered wrongly; cases/README.md names them."""
 
+import gzip
 import json
 import lzma
 from collections.abc import Callable
@@ -40,6 +41,10 @@ def test_memory_that_was_not_recorded_is_said(
     said = verdict(armferry, case("ram-guest-memory/a57-10.0.13.st"), "--to", there)
     note = f"not compared, for it was not recorded: the memory blocks ({there})"
     assert note in said["warnings"]
+    (unknown,) = [one for one in said["circumstances"] if one["effect"] == "unknown"]
+    assert unknown["why"] == note
+    told = armferry("check", "a57-10.0.13.st", "--to", "m128.json", "--quiet").out
+    assert told == "works as it is, risk none in what was compared\n"
 
 
 def test_tag_memory_that_only_the_guest_has(
@@ -60,6 +65,7 @@ def test_tag_memory_that_only_the_guest_has(
         "error while loading state for instance 0x0 of device 'ram'\n"
         "load of migration failed: Invalid argument"
     )
+    assert "next:" not in armferry("check", *move).out  # no plan helps
     assert armferry("plan", *move, "-o", "p.toml").code == 2
     assert armferry("ferry", here, "out", *move[1:], "--policy", "p.toml").code == 2
     assert not (tmp_path / "out").exists()
@@ -177,6 +183,69 @@ def test_machine_type_of_a_distribution_is_decided(
         "tolerated, only incoming",
         "hidden",
     }
+
+
+def test_difference_of_memory_is_shown(armferry: Armferry, case: Callable[[str], Path]) -> None:
+    here, there = case("ram-page-size/pv4k.mig"), case("ram-page-size/pv16k.mig")
+    assert "0 differences, 1 in guest memory" in armferry("diff", here, there).out
+    said = json.loads(armferry("diff", here, there, "--json").out)
+    assert said["memory"] == [
+        {"block": "pvtime", "difference": "size", "a": 4096, "b": 16384},
+    ]
+
+
+def test_compressed_state_is_read_as_it_is(
+    armferry: Armferry, case: Callable[[str], Path], tmp_path: Path
+) -> None:
+    plain = case("ram-guest-memory/a57-10.0.13.st")
+    packed = tmp_path / "state.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    assert "compressed with gzip" in armferry("inspect", packed).out
+    assert verdict(armferry, packed, "--to", plain)["verdict"] == "works"
+
+
+LOG = """\
+2021-09-18T11:14:14.456227Z qemu-system-aarch64: Invalid value 236 expecting positive value <= 162
+2021-09-18T11:14:14.456269Z qemu-system-aarch64: Failed to load cpu:cpreg_vmstate_array_len
+"""
+
+
+def test_log_in_the_place_of_a_state(armferry: Armferry, tmp_path: Path) -> None:
+    (tmp_path / "qemu.log").write_text(LOG)
+    said = armferry("inspect", "qemu.log")
+    assert said.code == 3
+    assert said.err.endswith("; what the lines of a log mean is what armferry explain says\n")
+    told = armferry("explain", "qemu.log").out
+    assert "At least 74 are too many" in told
+    assert "next: armferry check STATE --to DEST" in told
+
+
+@pytest.mark.parametrize(
+    ("spelling", "name"),
+    [
+        ("0x1013c030", "ID_AA64ISAR0_EL1"),
+        ("op0:3 op1:0 crn:2 crm:0 op2:3", "TCR2_EL1"),
+        ("fw reg 0", "PSCI_VERSION"),
+        ("KVM_REG_ARM_PSCI_VERSION", "PSCI_VERSION"),
+        ("SYS_TCR2_EL1", "TCR2_EL1"),
+        ("DBGDTRTX", "DBGDTRTX"),
+        ("CCSIDR", "CCSIDR"),
+    ],
+)
+def test_atlas_knows_every_spelling_and_an_entry_for_it(
+    armferry: Armferry, spelling: str, name: str
+) -> None:
+    said = json.loads(armferry("atlas", "why", spelling, "--json").out)
+    assert said["name"] == name
+    listed = [one for one in said["spans"] + said["tcg_spans"] if one["value"] is not None]
+    assert listed or len(said["members"]) == 14
+
+
+def test_hvf_is_a_word_of_its_own(armferry: Armferry) -> None:
+    words = ("fingerprint", "qemu", "--machine", "virt-10.0", "--cpu", "host", "--accel", "hvf")
+    said = armferry(*words, "--qemu", "/nowhere/qemu")
+    assert said.code == 4  # there is no such QEMU, and the accelerator is no bad usage
+    assert "invalid choice" not in said.err
 
 
 def test_list_of_others_takes_the_settable_fields_of_a_kernel(

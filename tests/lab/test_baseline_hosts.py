@@ -40,11 +40,16 @@ def test_what_the_host_gives_beside_the_list() -> None:
     with LabHost(spec("6.12")) as host:
         found = recorded(host)
         said = json.loads(host.run(["armferry", "host", "check", "--json"]).stdout)
+        probe = ["armferry", "fingerprint", "qemu", "--accel", "kvm", "--cpu", "host"]
+        done = host.run([*probe, "--machine", f"{MACHINE},gic-version=3"], time_limit=240.0)
+        assert done.exit_code == 0, done.stderr
+        probed = parse(done.stdout, "the host's QEMU")
     facts = found.host
     assert facts.counter_hz == 62_500_000  # QEMU's default for a Neoverse N1
     assert facts.page_bytes == 4096
     assert (facts.gic, facts.its) == ((3,), True)
     assert facts.sve_bits == ()
+    assert probed.host == facts  # whichever way a fingerprint is made
     assert facts.cores is not None
     assert list(facts.cores.values()) == [(0,)]
     assert [one["state"] for one in said["findings"] if one["what"] == "cores"] == ["ok"]
