@@ -32,6 +32,7 @@ from armferry.hosts.files.state_name import named_state
 from armferry.hosts.fingerprints.open_subject import STANDARD_INPUT, standard_input
 from armferry.hosts.fingerprints.saved_subject import stream_subject
 from armferry.printable import printable
+from armferry.rewriting.blocks import without_blocks
 from armferry.rewriting.edits import edit_of
 from armferry.rewriting.saved import ferry_file, ferry_through
 from armferry.stream import StateEdit
@@ -64,6 +65,14 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
         help="change the end of IN itself, under a journal; a compressed one is written beside and "
         "renamed",
     )
+    parser.add_argument(
+        "--leave-out",
+        metavar="BLOCK",
+        action="append",
+        default=[],
+        help="leave a block of guest memory out, such as mach-virt.tag, that the guest never "
+        "touched; may be given again",
+    )
     recovery = parser.add_mutually_exclusive_group()
     recovery.add_argument(
         "--undo", action="store_true", help="put IN back after an interrupted --in-place"
@@ -91,6 +100,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.in_place and arguments.source == STANDARD_INPUT:
         arguments.usage_error("--in-place needs a file")
     check_ends(arguments)
+    if arguments.leave_out and (arguments.in_place or arguments.source == STANDARD_INPUT):
+        arguments.usage_error("--leave-out goes from a file IN to OUT")
     if arguments.target not in (None, STANDARD_OUTPUT):
         _refuse_same_file(arguments.source, arguments.target)
         refuse_overwriting(
@@ -136,6 +147,11 @@ def _rewrite(arguments: argparse.Namespace) -> int:
     if arguments.source == STANDARD_INPUT:
         assert target is not None
         ferry_through(STANDARD_INPUT, standard_input(), target, decide, bytes_bar)
+    elif arguments.leave_out:
+        folder = target.parent if isinstance(target, Path) else None
+        path, names = Path(arguments.source), frozenset(arguments.leave_out)
+        with without_blocks(path, names, folder) as stripped:
+            ferry_file(str(stripped), target, decide, bytes_bar)
     else:
         ferry_file(arguments.source, target, decide, bytes_bar)
     return _report(arguments, judgements[0])
@@ -191,7 +207,8 @@ def _report(arguments: argparse.Namespace, judgement: Report) -> int:
     answer = judgement.verdict.answer
     written = None if answer is Answer.FAILS else arguments.target or arguments.source
     if arguments.target == STANDARD_OUTPUT:
-        text = json.dumps({**document(judgement), "written": written}, indent=1)
+        done = {"written": written, "left_out": sorted(arguments.leave_out)}
+        text = json.dumps({**document(judgement), **done}, indent=1)
         if arguments.json:
             print(printable(text), file=sys.stderr)
         elif answer is Answer.FAILS:
@@ -201,7 +218,8 @@ def _report(arguments: argparse.Namespace, judgement: Report) -> int:
                 f"see {command('check', arguments)}"
             )
     elif arguments.json:
-        print(json.dumps({**document(judgement), "written": written}, indent=1))
+        done = {"written": written, "left_out": sorted(arguments.leave_out)}
+        print(json.dumps({**document(judgement), **done}, indent=1))
     elif arguments.quiet:
         show_answer(judgement.verdict)
     else:
@@ -211,6 +229,8 @@ def _report(arguments: argparse.Namespace, judgement: Report) -> int:
             render.line("nothing was written")
             render.next_step(command("check", arguments))
         else:
+            for name in arguments.leave_out:
+                render.line(f"left out: memory block {name}, every page of which is zero")
             render.line(f"{written}: {_result(arguments, judgement)}")
             render.next_step(_load_of(arguments, judgement, written))
     return EXIT_CODES[Answer.FAILS] if written is None else 0

@@ -228,11 +228,14 @@ def _remedy(move: Move, difference: BlockDifference) -> str:
                 "smaller"
             )
         case BlockKind.TAGS:
-            return "the guest was started with mte=on: start the destination with -machine mte=on"
+            return (
+                "the guest was started with mte=on: start the destination with -machine mte=on"
+                f"{_or_left_out(difference)}"
+            )
         case BlockKind.SECURE:
             return (
                 "the guest was started with secure=on: start the destination with "
-                "-machine secure=on"
+                f"-machine secure=on{_or_left_out(difference)}"
             )
         case BlockKind.STEAL_TIME if missing:
             return (
@@ -245,6 +248,13 @@ def _remedy(move: Move, difference: BlockDifference) -> str:
         case BlockKind.TABLES if missing:
             return "the guest has ACPI tables: start the destination without acpi=off"
     return "start the destination with the same memory and devices as the source"
+
+
+def _or_left_out(difference: BlockDifference) -> str:
+    """What is done only when asked: that nothing is in the block shows when its pages are read."""
+    if difference.problem is not BlockProblem.MISSING:
+        return ""
+    return f"; if the guest never touched it, armferry ferry --leave-out {difference.name}"
 
 
 def _page_remedy(move: Move) -> str:

@@ -57,7 +57,8 @@ def test_tag_memory_that_only_the_guest_has(
     assert said["obstacles"] == [
         (
             "memory block mach-virt.tag (2 MiB, memory tags) is not on the destination: the guest "
-            "was started with mte=on: start the destination with -machine mte=on"
+            "was started with mte=on: start the destination with -machine mte=on; if the guest "
+            "never touched it, armferry ferry --leave-out mach-virt.tag"
         )
     ]
     assert said["stock"]["message"] == (
@@ -69,6 +70,22 @@ def test_tag_memory_that_only_the_guest_has(
     assert armferry("plan", *move, "-o", "p.toml").code == 2
     assert armferry("ferry", here, "out", *move[1:], "--policy", "p.toml").code == 2
     assert not (tmp_path / "out").exists()
+
+
+def test_tag_memory_that_nobody_touched_is_left_out_when_asked(
+    armferry: Armferry, case: Callable[[str], Path], tmp_path: Path
+) -> None:
+    here, there = case("ram-mte-tag/mte.a"), case("ram-mte-tag/mte.b")
+    armferry("plan", here, "--to", there, "-o", "p.toml")
+    words = ("ferry", here, "out", "--to", there, "--policy", "p.toml")
+    assert armferry(*words).code == 2  # only when asked
+    done = json.loads(armferry(*words, "--leave-out", "mach-virt.tag", "--json").out)
+    assert done["left_out"] == ["mach-virt.tag"]
+    assert verdict(armferry, tmp_path / "out", "--to", there)["verdict"] == "works"
+    refused = armferry(*words, "--leave-out", "mach-virt.ram")
+    assert refused.code == 3
+    assert "mach-virt.ram (the board's memory) is not left out" in refused.err
+    assert {one.name for one in tmp_path.iterdir()} == {"mte.a", "mte.b", "p.toml", "out"}
 
 
 def test_page_of_stolen_time_of_another_size(

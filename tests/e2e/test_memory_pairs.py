@@ -11,12 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from armferry.decide import Answer, MessageClass, judge
+from armferry.decide import Answer, MessageClass, judge, make_plan
 from armferry.ends import Move
+from armferry.hosts.files.saved_file import Saved
 from armferry.hosts.fingerprints.open_subject import open_subject
+from armferry.hosts.fingerprints.saved_subject import stream_subject
 from armferry.hosts.qmp.process import MachineSpec, QemuProcess
 from armferry.lab.qemu_install import InstalledQemu
 from armferry.policy import EMPTY
+from armferry.rewriting.blocks import without_blocks
+from armferry.rewriting.edits import edit_of
+from armferry.rewriting.saved import ferry_file
+from armferry.stream import StateEdit
 
 from .often import often
 
@@ -175,6 +181,30 @@ def rig(qemu_release: Named, tmp_path_factory: pytest.TempPathFactory) -> Rig:
 )
 def test_what_qemu_says_is_predicted(rig: Rig, case: Case, release: str) -> None:
     rig.run(release, case)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("release", ["7.2.22", "10.0.13", "11.1.3"])
+def test_memory_tags_that_nobody_touched_are_left_out(rig: Rig, release: str) -> None:
+    here, there = Half(",mte=on", "max"), Half(cpu="max")
+    source, target = (open_subject(str(rig.saved(release, half))).end for half in (here, there))
+    plan = make_plan(Move.between(source, target, qemu=release), EMPTY)
+    sent = rig.folder / f"{release}.sent"
+
+    def decide(saved: Saved) -> StateEdit:
+        guest = stream_subject("the guest", saved).end
+        verdict = judge(Move.between(guest, target, qemu=release), plan.policy)
+        assert verdict.answer is Answer.WORKS_WITH_POLICY, verdict.obstacles
+        return edit_of(verdict)
+
+    names = frozenset({"mach-virt.tag"})
+    with without_blocks(rig.saved(release, here), names, rig.folder) as stripped:
+        ferry_file(str(stripped), sent, decide)
+    with QemuProcess(
+        rig.qemu(release), rig.spec(release, there), paused=True, incoming=True
+    ) as machine:
+        result = machine.load(sent)
+    assert result.loaded, result.stderr
 
 
 @pytest.mark.full
