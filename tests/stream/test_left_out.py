@@ -54,11 +54,11 @@ def test_block_that_holds_something_stays() -> None:
         else e
         for e in events
     ]
-    with pytest.raises(UnsupportedStream, match="mach-virt.tag holds something at 0x1000"):
+    with pytest.raises(UnsupportedStream, match=r"mach-virt\.tag holds something at 0x1000"):
         list(cuts_of(touched, TAGS))
 
 
 def test_block_that_is_not_there() -> None:
     events = events_of(lzma.decompress(CASE.read_bytes()))
-    with pytest.raises(UnsupportedStream, match="there is no memory block none.tag in it"):
+    with pytest.raises(UnsupportedStream, match=r"there is no memory block none\.tag in it"):
         list(cuts_of(events, frozenset({"none.tag"})))
