@@ -87,7 +87,7 @@ def test_check_ferry_and_trace(here: Path, there: Path, tmp_path: Path, armferry
     assert lines == [{"event": "register", **one} for one in document["registers"]]
 
     ferried = _json(armferry("ferry", here, "out", "--to", there, "--json"), 0)
-    assert ferried == {**document, "written": "out"}
+    assert ferried == {**document, "written": "out", "left_out": []}
     again = _json(armferry("check", "out", "--to", there, "--json"), 0)
     assert (again["verdict"], again["registers"]) == ("works", [])
     refused = _json(armferry("ferry", here, "no", "--to", there, "--no-builtin", "--json"), 2)
