@@ -8,7 +8,7 @@ import pytest
 from armferry.decide import Answer, Risk, judge
 from armferry.ends import Move
 from armferry.hosts.files.locked import FileWindow
-from armferry.hosts.fingerprints.subject import open_subject
+from armferry.hosts.fingerprints.open_subject import open_subject
 from armferry.hosts.qmp.process import MachineSpec, QemuProcess
 from armferry.lab.qemu_install import InstalledQemu
 from armferry.policy import aggregate
