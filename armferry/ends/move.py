@@ -50,7 +50,7 @@ class Move:
 
         Else they are those of a question, and a difference says nothing of the hosts.
         """
-        return self.source.whole and self.destination.whole
+        return (self.source.guest or self.source.whole) and self.destination.whole
 
     @property
     def both_hosts(self) -> tuple[tuple[End, HostFacts], tuple[End, HostFacts]]:

@@ -36,7 +36,7 @@ def move(
     host_registers: Mapping[int, int] | None = None,
     accelerator: Accelerator = KVM,
     fresh: bool = False,
-    devices: tuple[str, ...] = (),
+    devices: tuple[str, ...] = ("pl011",),
     vectors: bytes = b"",
 ) -> Move:
     registers = registers or {MIDR: N1}
@@ -46,6 +46,7 @@ def move(
         accelerator,
         fresh,
         guest=True,
+        machine="virt-10.0",
         devices=tuple(map(device, devices)),
         contents=({"cpu/sve": vectors},) if vectors else (),
         memory=(),
@@ -57,6 +58,7 @@ def move(
         accelerator,
         True,
         whole=True,
+        machine="virt-10.0",
         devices=tuple(map(device, devices)),
         memory=(),
         host=there or HostFacts(),
@@ -263,7 +265,7 @@ def test_shorter_vectors_that_hold_nothing_beyond() -> None:
     (seen,) = found(one, CircumstanceKind.VECTORS)
     assert (seen.subject, seen.weight, seen.risk) == ("SVE", Weight.REFUSED, Risk.GUEST_VISIBLE)
     assert str(seen) == (
-        "the destination's vectors have 128 or 256 bits, the source's 512 too: nothing is in the "
+        "the destination's SVE vectors have 128 or 256 bits, the source's 512 too: nothing is in the "
         "vectors beyond, but the guest chose its length at boot; not done unless you name it "
         "(--accept-risk SVE_VLS or guest-visible)"
     )
@@ -276,7 +278,7 @@ def test_shorter_vectors_that_hold_nothing_beyond() -> None:
             "SVE",
             Weight.NOTED,
             (
-                "the destination's vectors have 128 or 256 bits, the source's 512 too; the guest "
+                "the destination's SVE vectors have 128 or 256 bits, the source's 512 too; the guest "
                 "never ran, so it finds the destination's"
             ),
         )
@@ -299,7 +301,9 @@ def test_what_vectors_hold_beyond_is_lost(
     one = move(LONG, there, registers=SVE, vectors=vectors(*places))
     (seen,) = found(one, CircumstanceKind.VECTORS)
     assert (seen.weight, seen.risk) == (Weight.REFUSED, Risk.LOSSY)
-    assert f": {names} of vCPU 0 hold something beyond, which is lost; not done unless" in str(seen)
+    holds = "hold" if ", " in names else "holds"
+    lost = f": {names} of vCPU 0 {holds} something beyond, which is lost; not done unless"
+    assert lost in str(seen)
     visible = from_options(accept_risk=["guest-visible"]).accepted
     assert found(one, CircumstanceKind.VECTORS, visible)[0].weight is Weight.REFUSED
     lossy = from_options(accept_risk=["lossy"]).accepted
@@ -315,11 +319,13 @@ def test_what_fits_into_256_bits_is_not_beyond(place: int) -> None:
 def test_vectors_are_lost_though_the_sources_lengths_are_not_known() -> None:
     one = move(None, SHORT, registers=SVE, vectors=vectors(16))
     assert str(found(one, CircumstanceKind.VECTORS)[0]).startswith(
-        "the destination's vectors have 128 or 256 bits: Z0 of vCPU 0"
+        "the destination's SVE vectors have 128 or 256 bits: Z0 of vCPU 0"
     )
     assert found(move(None, NO_SVE, registers=SVE), CircumstanceKind.VECTORS) == []
     none = move(LONG, NO_SVE, registers=SVE)
-    assert "the destination's vectors have no bits" in str(found(none, CircumstanceKind.VECTORS)[0])
+    assert "the destination's SVE vectors have no bits" in str(
+        found(none, CircumstanceKind.VECTORS)[0]
+    )
 
 
 def test_vectors_do_not_matter_without_sve_or_where_they_are_as_long() -> None:
@@ -359,12 +365,12 @@ def test_a_host_with_two_kinds_of_cores() -> None:
         (HIGH, None, None, "the counter's frequency (HOST)"),
         (None, HIGH, None, "the counter's frequency (GUEST)"),
         (None, None, None, "the counter's frequency (GUEST and HOST)"),
-        (HIGH, HIGH, SVE, "the vector lengths (GUEST and HOST)"),
+        (HIGH, HIGH, SVE, "the vector lengths of SVE (GUEST and HOST)"),
         (
             replace(HIGH, sve_bits=frozenset({128})),
             HIGH,
             SVE,
-            "the vector lengths (HOST)",
+            "the vector lengths of SVE (HOST)",
         ),
         (
             replace(HIGH, sve_bits=frozenset({128})),
@@ -400,6 +406,15 @@ def test_memory_that_was_not_recorded_and_lists_of_others_are_said() -> None:
             ),
         )
     ]
+
+
+def test_machine_and_devices_that_were_not_recorded_are_said() -> None:
+    one = move(HIGH, HIGH)
+    other = Move.between(replace(one.source, devices=()), replace(one.destination, machine=UNKNOWN))
+    assert words(other, CircumstanceKind.UNRECORDED)[0][2] == (
+        "not compared, for it was not recorded: the machine type (HOST), the devices and the "
+        "parts of a vCPU's state (GUEST)"
+    )
 
 
 def test_devices_that_the_record_lacks_are_not_compared() -> None:

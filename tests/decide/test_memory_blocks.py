@@ -184,7 +184,8 @@ def test_equal_memory_is_not_mentioned() -> None:
             None,
             (
                 "memory block mach-virt.tag (2 MiB, memory tags) is not on the destination: the "
-                "guest was started with mte=on: start the destination with -machine mte=on"
+                "guest was started with mte=on: start the destination with -machine mte=on; if the "
+                "guest never touched it, armferry ferry --leave-out mach-virt.tag"
             ),
         ),
         (
@@ -193,7 +194,8 @@ def test_equal_memory_is_not_mentioned() -> None:
             (
                 "memory block virt.secure-ram (16 MiB, secure memory) is not on the destination: "
                 "the guest was started with secure=on: start the destination with -machine "
-                "secure=on"
+                "secure=on; if the guest never touched it, armferry ferry --leave-out "
+                "virt.secure-ram"
             ),
         ),
         (
