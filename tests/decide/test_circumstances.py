@@ -265,8 +265,8 @@ def test_shorter_vectors_that_hold_nothing_beyond() -> None:
     (seen,) = found(one, CircumstanceKind.VECTORS)
     assert (seen.subject, seen.weight, seen.risk) == ("SVE", Weight.REFUSED, Risk.GUEST_VISIBLE)
     assert str(seen) == (
-        "the destination's SVE vectors have 128 or 256 bits, the source's 512 too: nothing is in the "
-        "vectors beyond, but the guest chose its length at boot; not done unless you name it "
+        "the destination's SVE vectors have 128 or 256 bits, the source's 512 too: nothing is in "
+        "the vectors beyond, but the guest chose its length at boot; not done unless you name it "
         "(--accept-risk SVE_VLS or guest-visible)"
     )
     for text, weight in (("SVE_VLS", Weight.ACCEPTED), ("guest-visible", Weight.ACCEPTED)):
@@ -278,8 +278,8 @@ def test_shorter_vectors_that_hold_nothing_beyond() -> None:
             "SVE",
             Weight.NOTED,
             (
-                "the destination's SVE vectors have 128 or 256 bits, the source's 512 too; the guest "
-                "never ran, so it finds the destination's"
+                "the destination's SVE vectors have 128 or 256 bits, the source's 512 too; the "
+                "guest never ran, so it finds the destination's"
             ),
         )
     ]
