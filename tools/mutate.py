@@ -189,12 +189,12 @@ class Bench:
 
     def __init__(self, folder: Path, rooms: Sequence[str]) -> None:
         self._folder = folder
-        shutil.copytree(
-            ROOT / "armferry",
-            folder / "armferry",
-            ignore=shutil.ignore_patterns("__pycache__"),
-        )
-        self._files = {room: [str(ROOT / "tests" / room)] for room in rooms}
+        for part in ("armferry", "tests"):
+            shutil.copytree(
+                ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__")
+            )
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        self._files = {room: [f"tests/{room}"] for room in rooms}
         self._limit: dict[str, float] = {}
         self._times = time.time_ns()
 
@@ -205,9 +205,10 @@ class Bench:
         taken = time.monotonic() - begun
         if done.returncode:
             raise SystemExit(f"the tests of {room} fail on the unchanged package:\n{done.stdout}")
-        files = {str(path): 0.0 for path in sorted((ROOT / "tests" / room).glob("test_*.py"))}
+        tests = sorted((self._folder / "tests" / room).glob("test_*.py"))
+        files = {str(path.relative_to(self._folder)): 0.0 for path in tests}
         for seconds, name in re.findall(r"([\d.]+)s \w+ +(tests/[\w/]+\.py)::", done.stdout):
-            files[str(ROOT / name)] += float(seconds)
+            files[name] += float(seconds)
         self._files[room] = sorted(files, key=files.__getitem__)
         self._limit[room] = 20 + _SLOWEST * taken
         return taken
@@ -223,10 +224,14 @@ class Bench:
             return "time"
         finally:
             self._write(place, unchanged)
-        failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
         if done.returncode == 0:
             return ""
-        return failed[1] if failed else f"pytest, exit code {done.returncode}"
+        failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+        if failed is None:
+            if "ImportError while loading conftest" in done.stdout + done.stderr:
+                return "import"
+            raise SystemExit(f"the tests did not run:\n{done.stdout}\n{done.stderr}")
+        return failed[1]
 
     def _write(self, place: Path, source: str) -> None:
         place.write_text(source)
@@ -241,7 +246,7 @@ class Bench:
         return subprocess.run(
             [*command, *words, *self._files[room]],
             env={**os.environ, "PYTHONPATH": str(self._folder), "PYTHONSAFEPATH": "1"},
-            cwd=ROOT,
+            cwd=self._folder,
             capture_output=True,
             text=True,
             timeout=limit,

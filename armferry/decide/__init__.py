@@ -13,7 +13,8 @@ from armferry.decide.plan import Plan, PlanEntry, make_plan
 from armferry.decide.plan_text import plan_compat, plan_globals, plan_prose, plan_starts, plan_toml
 from armferry.decide.report import trace_line, verdict_document
 from armferry.decide.risk_level import Risk
-from armferry.decide.stock import MessageClass, StockVerdict, stock_verdict
+from armferry.decide.stock import stock_verdict
+from armferry.decide.stock_lines import MessageClass, StockVerdict
 from armferry.decide.verdict import Answer, TraceEvent, Verdict, judge
 from armferry.decide.words import differences
 

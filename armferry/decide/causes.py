@@ -6,10 +6,9 @@ English sentence to learn what happened.
 
 from dataclasses import dataclass
 
+from armferry.decide.harms import Harm, Plain
 from armferry.decide.risk_level import Risk
-from armferry.ends import NotKnown
 from armferry.policy import PsciVersion
-from armferry.registers import FieldDifference
 
 __all__ = [
     "Arrives",
@@ -22,59 +21,33 @@ __all__ = [
     "Declared",
     "DifferenceInMask",
     "Dropped",
-    "Evidence",
     "FieldsFit",
     "Fixed",
-    "Harm",
     "HeldReset",
     "Hidden",
     "KeepsOther",
-    "KnownReset",
-    "KvmPattern",
     "Lacks",
     "LeftByGuest",
-    "LosesFeatures",
     "Matched",
     "Meaningless",
-    "NeverRan",
-    "NotInUse",
     "NotKept",
     "NotOffered",
-    "NothingLost",
     "OneEndOnly",
     "OnlyThere",
     "OwnTaken",
     "PartTaken",
     "Permission",
     "Pinned",
-    "ReadsElse",
     "Refusal",
     "RenamedTo",
-    "ResetByRule",
-    "SameThere",
-    "SourceReset",
     "StockIgnores",
     "TakesAway",
     "TooWide",
     "Unlisted",
     "Unsure",
     "ValueChanged",
-    "ValueLost",
     "ValueRefused",
-    "Zero",
 ]
-
-# -- forms that many share: to define a frozen dataclass takes half a millisecond, its child none
-
-
-@dataclass(frozen=True, slots=True)
-class _Plain:
-    """A cause that its type says whole."""
-
-
-@dataclass(frozen=True, slots=True)
-class _OfValue:
-    value: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,110 +60,22 @@ class _OfBits:
     bits: int
 
 
-# -- why a value is the one that the register had after reset
-
-
-class NeverRan(_Plain):
-    """The guest never ran."""
-
-    __slots__ = ()
-
-
-class SourceReset(_OfValue):
-    """`value` is the reset value of the source's host."""
-
-    __slots__ = ()
-
-
-class KnownReset(_OfValue):
-    """`value` is a reset value that a compat level or the user states."""
-
-    __slots__ = ()
-
-
-class ResetByRule(_Plain):
-    """The rule that drops the register lists its value as a reset value."""
-
-    __slots__ = ()
-
-
-class KvmPattern(_OfValue):
-    """`value` is what KVM puts into registers whose reset value is unknown."""
-
-    __slots__ = ()
-
-
-class Zero(_Plain):
-    """It is zero, and the destination, which lacks it, reads as zero: nothing is missed."""
-
-    __slots__ = ()
-
-
-class NotInUse(_Plain):
-    """The physical counter: its timer is off and was never set, and no program may read it."""
-
-    __slots__ = ()
-
-
-Evidence = NeverRan | SourceReset | KnownReset | ResetByRule | KvmPattern | Zero | NotInUse
-
-# -- what it is for the guest
-
-
-@dataclass(frozen=True, slots=True)
-class NothingLost:
-    """Nobody wrote the register."""
-
-    evidence: Evidence
-
-
-class SameThere(_Plain):
-    """The guest reads the same value afterwards."""
-
-    __slots__ = ()
-
-
-class ValueLost(_OfValue):
-    """A value that the guest may have written is gone."""
-
-    __slots__ = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ReadsElse:
-    """The guest reads `before` now and `after` afterwards: None where no register is."""
-
-    before: int
-    after: int | NotKnown | None
-
-
-@dataclass(frozen=True, slots=True)
-class LosesFeatures:
-    """Features of the CPU that the guest may be using are gone or have changed."""
-
-    before: int
-    after: int
-    fields: tuple[FieldDifference, ...]
-
-
-Harm = NothingLost | SameThere | ValueLost | ReadsElse | LosesFeatures
-
 # -- by which rule a register may stay behind
 
 
-class Hidden(_Plain):
+class Hidden(Plain):
     """It is hidden from the VM."""
 
     __slots__ = ()
 
 
-class Declared(_Plain):
+class Declared(Plain):
     """It is declared safe to be missing."""
 
     __slots__ = ()
 
 
-class OneEndOnly(_Plain):
+class OneEndOnly(Plain):
     """It may exist on one end only."""
 
     __slots__ = ()
@@ -204,19 +89,19 @@ class Condition:
     expected: int
 
 
-class HeldReset(_Plain):
+class HeldReset(Plain):
     """It may be dropped while it holds its reset value."""
 
     __slots__ = ()
 
 
-class StockIgnores(_Plain):
+class StockIgnores(Plain):
     """The destination's QEMU loads the guest without it by itself."""
 
     __slots__ = ()
 
 
-class Unlisted(_Plain):
+class Unlisted(Plain):
     """The destination has the register and lists it nowhere; the guest reads the same there."""
 
     __slots__ = ()
@@ -245,7 +130,7 @@ class Lacks(_OfBits):
     __slots__ = ()
 
 
-class TooWide(_Plain):
+class TooWide(Plain):
     """The value has more bits than the register that it is to go into."""
 
     __slots__ = ()
@@ -282,7 +167,7 @@ class Pinned:
     version: PsciVersion
 
 
-class OwnTaken(_Plain):
+class OwnTaken(Plain):
     """The destination's value is taken."""
 
     __slots__ = ()
@@ -295,13 +180,13 @@ class DifferenceInMask:
     mask: int
 
 
-class FieldsFit(_Plain):
+class FieldsFit(Plain):
     """No field is beyond the destination's."""
 
     __slots__ = ()
 
 
-class Capped(_Plain):
+class Capped(Plain):
     """It is capped at the destination's."""
 
     __slots__ = ()
@@ -324,7 +209,7 @@ Change = Pinned | OwnTaken | DifferenceInMask | FieldsFit | Capped | PartTaken |
 # -- what became of the register
 
 
-class Matched(_Plain):
+class Matched(Plain):
     """The source's value is sent."""
 
     __slots__ = ()

@@ -15,23 +15,18 @@ from armferry.decide.causes import (
     CounterJumps,
     Declared,
     Dropped,
-    Evidence,
-    Harm,
     HeldReset,
     Hidden,
     KeepsOther,
     LeftByGuest,
     Matched,
     Meaningless,
-    NeverRan,
     NotKept,
     NotOffered,
     OneEndOnly,
     OnlyThere,
     Permission,
     RenamedTo,
-    ResetByRule,
-    SameThere,
     StockIgnores,
     TakesAway,
     TooWide,
@@ -41,6 +36,7 @@ from armferry.decide.causes import (
 )
 from armferry.decide.conditions import spoils
 from armferry.decide.consent import accepts
+from armferry.decide.harms import Evidence, Harm, NeverRan, ResetByRule, SameThere
 from armferry.decide.kept_bits import meaningless
 from armferry.decide.kernel_values import is_of_the_host, kept
 from armferry.decide.model import Decision, RegisterClass, RegisterOutcome

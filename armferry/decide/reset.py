@@ -6,7 +6,7 @@ unknown is a fact (`armferry.facts`).
 
 from collections.abc import Mapping
 
-from armferry.decide.causes import (
+from armferry.decide.harms import (
     Evidence,
     KnownReset,
     KvmPattern,

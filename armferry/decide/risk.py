@@ -11,7 +11,7 @@ guest may have acted upon what it read: features that are gone break it.
 
 from dataclasses import dataclass
 
-from armferry.decide.causes import (
+from armferry.decide.harms import (
     Evidence,
     Harm,
     LosesFeatures,

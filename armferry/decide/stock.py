@@ -9,68 +9,33 @@ itself, cannot be seen from outside, so both are taken to be fine here. Rule set
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from armferry.decide.conditions import taken_away
 from armferry.decide.kept_bits import never_changes, not_kept
-from armferry.decide.layout import FEATURES, brings_own_word, is_of_a_device, paired_sections
+from armferry.decide.layout import brings_own_word, is_of_a_device, paired_sections
 from armferry.decide.memory import BlockProblem, compare_memory, grown_limit
+from armferry.decide.stock_lines import MessageClass, StockVerdict, called, device_error
+from armferry.decide.stock_sections import (
+    parts_of,
+    trusts_features,
+    unknown_parts,
+    walked,
+)
 from armferry.decide.values import refusal
 from armferry.ends import UNKNOWN, Destination, Move
-from armferry.facts import QemuRules, knows_device_subsection, qemu_rules
-from armferry.registers import (
-    Accelerator,
-    Arm64System,
-    Demux,
-    Firmware,
-    FirmwareBitmap,
-    Sve,
-    decode,
-    describe,
-)
+from armferry.facts import QemuRules, qemu_rules
+from armferry.registers import Accelerator, describe
 
 if TYPE_CHECKING:
     # a move of two fingerprints reads no stream
-    from armferry.stream.description import DeviceLayout, StructLayout
+    from armferry.stream.description import DeviceLayout
 
-__all__ = ["MessageClass", "StockVerdict", "stock_verdict"]
+__all__ = ["stock_verdict"]
 
 _CPU = "cpu"
 _PER_CPU_GIC = "arm_gicv3"
-
-
-class MessageClass(enum.StrEnum):
-    """How the load ends, told from what QEMU prints."""
-
-    LOADS = "loads"
-    MACHINE_TYPE = "machine type"
-    UNKNOWN_BLOCK = "unknown memory block"
-    BLOCK_SIZE = "memory block size"
-    VCPUS = "number of vCPUs"
-    LIST_TOO_LONG = "register list too long"
-    REGISTERS_REFUSED = "registers refused"
-    UNKNOWN_SUBSECTION = "unknown subsection"
-    UNKNOWN_DEVICE = "unknown device"
-    DEVICE_VERSION = "device version"
-    CRASH = "QEMU aborts"
-
-
-@dataclass(frozen=True, slots=True)
-class StockVerdict:
-    """What one release does.
-
-    `message` are the lines that QEMU prints, warnings included; `culprits` the registers that
-    stand in the way, by index, and `rules` the name of the rule set that says so.
-    """
-
-    loads: bool
-    message_class: MessageClass
-    message: str
-    culprits: tuple[int, ...]
-    rules: str
 
 
 def stock_verdict(move: Move) -> StockVerdict:
@@ -192,12 +157,12 @@ class _Load:
 
     def _unknown_part(self, device: DeviceLayout) -> StockVerdict | None:
         """The first subsection that the release does not know, of the device or inside it."""
-        found = next(_unknown(device.state, str(self._move.qemu)), None)
+        found = next(unknown_parts(device.state, str(self._move.qemu)), None)
         if found is None:
             return None
         fields, parent, name = found
         text = self._rules.unknown_subsection.format(name=name, parent=parent)
-        error = _device_error(device.instance, device.name)
+        error = device_error(device.instance, device.name)
         if self._rules.device_error_on_own_line:
             self._lines += [*(f"Failed to load {field}" for field in fields), error, text]
         else:
@@ -218,7 +183,7 @@ class _Load:
         if refused is not None:
             return refused
         own_word = brings_own_word(self._move, vcpu)
-        if _trusts_features(there) and not (own_word or _trusts_features(device)):
+        if trusts_features(there) and not (own_word or trusts_features(device)):
             # what comes is 0: a CPU without any feature, whose registers read back differently
             return self._failed(vcpu, MessageClass.REGISTERS_REFUSED, ())
         return self._registers(vcpu)
@@ -230,15 +195,15 @@ class _Load:
         self._lines += [
             f"Invalid value {incoming} expecting positive value <= {own}",
             "Failed to load cpu:cpreg_vmstate_array_len",
-            _device_error(vcpu),
+            device_error(vcpu),
             "load of migration failed: Invalid argument",
         ]
         culprits = set(self._lists[vcpu]) - set(self._destinations[vcpu].registers)
         return self._verdict(MessageClass.LIST_TOO_LONG, tuple(sorted(culprits)))
 
     def _subsections(self, device: DeviceLayout, there: DeviceLayout) -> StockVerdict | None:
-        own = {part.name for _, part in _parts(there.state)}
-        for parent, part in _parts(device.state):
+        own = {part.name for _, part in parts_of(there.state)}
+        for parent, part in parts_of(device.state):
             for abort in self._rules.aborts:
                 if part.name == abort.subsection and part.name not in own:
                     self._lines.append(abort.message)
@@ -247,11 +212,11 @@ class _Load:
                 group = MessageClass.UNKNOWN_SUBSECTION
                 text = self._rules.unknown_subsection.format(name=part.name, parent=parent)
                 if self._rules.device_error_on_own_line:
-                    self._lines += [_device_error(device.instance), text]
+                    self._lines += [device_error(device.instance), text]
                 else:
                     self._lines.append(
                         "load of migration failed: Invalid argument: "
-                        f"{_device_error(device.instance)}: {text}"
+                        f"{device_error(device.instance)}: {text}"
                     )
                 return self._verdict(group)
         return None
@@ -311,7 +276,7 @@ class _Load:
         culprits: list[int] = []
         failed = False
         slots: dict[int, int] = {}
-        for index, comes, here in _walked(*self._orders(vcpu)):
+        for index, comes, here in walked(*self._orders(vcpu)):
             rule = self._rules.tolerance(index, destination.accelerator)
             if comes and here:
                 slots[index] = incoming[index]
@@ -319,7 +284,7 @@ class _Load:
                 if rule is None or not rule.either_end:
                     self._lines.append(
                         "warning: handle_cpreg_missing_in_incoming_stream: "
-                        f"{_called(index, destination.accelerator)} expected by the destination "
+                        f"{called(index, destination.accelerator)} expected by the destination "
                         "but not in the incoming stream: skip it"
                     )
             else:
@@ -330,7 +295,7 @@ class _Load:
                     culprits.append(index)
                     self._lines.append(
                         "handle_cpreg_only_in_incoming_stream: "
-                        f"{_called(index, destination.accelerator)} in the incoming stream but "
+                        f"{called(index, destination.accelerator)} in the incoming stream but "
                         "unknown on the destination: fail migration"
                     )
                 failed = not tolerated if self._rules.last_register_decides else bool(culprits)
@@ -389,7 +354,7 @@ class _Load:
         if self._rules.names_registers:
             own = self._destinations[vcpu].registers
             self._lines += [
-                f"Could not set register {_called(i, Accelerator.KVM)} to {slots.get(i, own[i]):x} "
+                f"Could not set register {called(i, Accelerator.KVM)} to {slots.get(i, own[i]):x} "
                 f"(is {own[i]:x})"
                 for i in refused
             ]
@@ -397,7 +362,7 @@ class _Load:
     def _put_failure(self, vcpu: int, culprits: tuple[int, ...]) -> StockVerdict:
         """The values are kept and put once more after the load, failed or not; it ends QEMU."""
         if self._rules.device_error_on_own_line:
-            self._lines.append(_device_error(vcpu))
+            self._lines.append(device_error(vcpu))
         self._lines.append(self._rules.put_failure)
         return self._verdict(MessageClass.REGISTERS_REFUSED, culprits)
 
@@ -415,12 +380,12 @@ class _Load:
         """The hook after the section's load has refused it."""
         if self._rules.device_error_on_own_line:
             self._lines += [
-                _device_error(vcpu),
+                device_error(vcpu),
                 "load of migration failed: Operation not permitted",
             ]
         else:
             self._lines.append(
-                f"load of migration failed: Invalid argument: {_device_error(vcpu)}: post load "
+                f"load of migration failed: Invalid argument: {device_error(vcpu)}: post load "
                 "hook failed for: cpu, version_id: 22, minimum_version: 22, ret: -1"
             )
         return self._verdict(group, culprits)
@@ -429,69 +394,3 @@ class _Load:
         return StockVerdict(
             group is MessageClass.LOADS, group, "\n".join(self._lines), culprits, self._rules.name
         )
-
-
-def _walked(left: list[int], right: list[int]) -> Iterator[tuple[int, bool, bool]]:
-    """(index, it comes, it is here) as two cursors meet them, one on each list."""
-    at = to = 0
-    while at < len(left) or to < len(right):
-        comes = to == len(right) or (at < len(left) and left[at] <= right[to])
-        here = at == len(left) or (to < len(right) and right[to] <= left[at])
-        yield (left[at] if comes else right[to]), comes, here
-        at += comes
-        to += here
-
-
-def _device_error(instance: int, device: str = _CPU) -> str:
-    return f"error while loading state for instance {instance:#x} of device '{device}'"
-
-
-def _unknown(state: StructLayout, version: str) -> Iterator[tuple[tuple[str, ...], str, str]]:
-    """Subsections that a release does not know: fields around it (inner first), parent, name."""
-    for field in state.fields:
-        if field.struct is not None:
-            for around, parent, name in _unknown(field.struct, version):
-                yield (*around, f"{state.name}:{field.name}"), parent, name
-    for part in state.subsections:
-        if knows_device_subsection(version, part.name) is False:
-            yield (), state.name, part.name
-        else:
-            yield from _unknown(part, version)
-
-
-def _parts(state: StructLayout) -> Iterator[tuple[str, StructLayout]]:
-    """(name of the parent, subsection), in the order of the stream."""
-    for part in state.subsections:
-        yield state.name, part
-        yield from _parts(part)
-
-
-def _trusts_features(device: DeviceLayout) -> bool:
-    return any(field.name == FEATURES for field in device.state.fields)
-
-
-def _called(index: int, accelerator: Accelerator) -> str:
-    """QEMU's word for a register: the encoding under KVM, else its own number."""
-    if accelerator is not Accelerator.KVM:
-        return f"system register {_tcg_number(index):#x}"
-    match decode(index):
-        case Arm64System(op0=op0, op1=op1, crn=crn, crm=crm, op2=op2):
-            return f"system register op0:{op0} op1:{op1} crn:{crn} crm:{crm} op2:{op2}"
-        case Firmware(number):
-            return f"fw reg {number}"
-        case FirmwareBitmap(number):
-            return f"fw feat reg {number}"
-        case Demux():
-            return f"demuxed reg {index:x}"
-        case Sve():
-            return f"SVE register {index:x}"
-    return f"{index:x}"
-
-
-def _tcg_number(index: int) -> int:
-    """The 32-bit number by which TCG knows a register (measured in the texts of 11.1.3)."""
-    number = index & 0xFFFFFFFF
-    if index >> 60 == 0x6:
-        return number | 1 << 28
-    wide = index >> 52 & 0xF == 3
-    return number | 1 << 29 | (1 << 15 if wide else 0)

@@ -7,14 +7,16 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from armferry.decide.causes import Dropped, LosesFeatures, ValueChanged, ValueRefused
+from armferry.decide.causes import Dropped, ValueChanged, ValueRefused
 from armferry.decide.circumstance import Circumstance, CircumstanceKind, Weight
 from armferry.decide.circumstances import compare_circumstances
+from armferry.decide.harms import LosesFeatures
 from armferry.decide.layout import CPU, FEATURES, Effect, SectionDifference, compare_sections
 from armferry.decide.model import Decision, RegisterOutcome
 from armferry.decide.risk_level import Risk
 from armferry.decide.shared import decide_all
-from armferry.decide.stock import StockVerdict, stock_verdict
+from armferry.decide.stock import stock_verdict
+from armferry.decide.stock_lines import StockVerdict
 from armferry.ends import Move
 from armferry.facts import FactSubject, Unmeasured, unmeasured
 from armferry.policy import Policy

@@ -54,10 +54,12 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    import importlib
+if not TYPE_CHECKING:  # a type checker is to know every name
 
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = next((one for one, names in _MODULES.items() if name in names), "errors")
-    return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    def __getattr__(name: str) -> object:
+        import importlib
+
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = next((one for one, names in _MODULES.items() if name in names), "errors")
+        return getattr(importlib.import_module(f"{__name__}.{module}"), name)

@@ -1,4 +1,5 @@
-"""One move has one verdict, from every caller: check and ferry, the gateway, libvirt's hook."""
+"""One move has one verdict, from every caller: check and ferry, the gateway, libvirt's hook, and
+what runs beside a wrapped QEMU on its way in."""
 
 from collections.abc import Callable
 from itertools import permutations
@@ -14,6 +15,11 @@ from armferry.hosts.fingerprints.subject import Subject
 from armferry.hosts.libvirt.hook_table import answers
 from armferry.policy import Policy, aggregate
 from armferry.registers import Accelerator
+from armferry.rewriting.edits import edit_of
+from armferry.stream import rewrite_tail
+from armferry.wrapper.beside.judges import LoggingJudge
+from armferry.wrapper.beside.mapped import changed_end
+from armferry.wrapper.errors import UriFault
 
 NAMES = (
     "tcg_10.0.13_virt-10.0_cortex-a57_8",
@@ -45,7 +51,9 @@ def guests(
 
 
 @pytest.mark.parametrize(("source", "there"), list(permutations(NAMES, 2)))
-def test_check_gateway_and_hook_agree(guests: dict[str, Subject], source: str, there: str) -> None:
+def test_check_gateway_hook_and_wrapper_agree(
+    guests: dict[str, Subject], source: str, there: str
+) -> None:
     guest, host = guests[source], guests[there].fingerprint
     assert guest.saved is not None
     move = Move.between(guest.end, end_of(host))
@@ -58,3 +66,14 @@ def test_check_gateway_and_hook_agree(guests: dict[str, Subject], source: str, t
 
     said = answers(guest.end, host)
     assert (said["ferried"] is None) is (checked.answer is not Answer.FAILS)
+
+    printed: list[str] = []
+    beside = LoggingJudge(Judge(end_of(host), policy_for), printed.append)
+    if checked.answer is Answer.FAILS:
+        with pytest.raises(UriFault):
+            changed_end(guest.saved, beside)
+    elif guest.saved.postcopy:  # never in a file, which is what `changed_end` is for
+        assert beside(guest.machine, guest.saved.sections).verdict.lists == checked.lists
+    else:
+        assert changed_end(guest.saved, beside) == rewrite_tail(guest.saved, edit_of(checked))
+    assert bool(printed) is (checked.answer is Answer.FAILS)
