@@ -278,7 +278,7 @@ def run_baseline(arguments: argparse.Namespace) -> int:
     if len(kinds) > 1:
         raise ArmferryError(f"name a kind of guest: {', '.join(map(shlex.quote, kinds))}")
     subjects = [
-        Subject(f"class {one.id} ({one.hosts} hosts, {' '.join(one.kernels)})", fingerprint, None)
+        Subject(f"class {one.id} ({' '.join(one.kernels)})", fingerprint, None)
         for one in classes
         if one.kind == kinds[0]
         for fingerprint in store.fingerprints(one.id)

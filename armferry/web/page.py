@@ -108,12 +108,16 @@ def _matrix(found: Overview) -> Iterator[str]:
     for source in names:
         yield (
             f'<tr><th scope="row">{escape(source)}<br>'
-            f'<span class="faint">{matrix.groups[source]:,} hosts</span></th>'
+            f'<span class="faint">{_hosts(matrix.groups[source])}</span></th>'
         )
         for destination in names:
             yield _cell(matrix, source, destination, explained.get((source, destination)))
         yield "</tr>"
     yield "</tbody></table></div>"
+
+
+def _hosts(count: int) -> str:
+    return "1 host" if count == 1 else f"{count:,} hosts"
 
 
 def _cell(matrix: Matrix, source: str, destination: str, anchor: str | None) -> str:
