@@ -13,7 +13,7 @@ from armferry.cli.qemu_program import QEMU_HELP, qemu_program
 from armferry.errors import EnvironmentFault
 from armferry.hosts.libvirt.hook import STATE_FOLDER
 from armferry.hosts.libvirt.host_check import Grade, HostFinding, check_host
-from armferry.hosts.libvirt.state_folder import GuestKind
+from armferry.hosts.libvirt.state_folder import REPORT, GuestKind
 
 if TYPE_CHECKING:
     from armferry.hosts.libvirt.refresh import Refreshed
@@ -27,7 +27,7 @@ _ROLES = {Grade.GOOD: "good", Grade.WARNING: "warn", Grade.MISSING: "bad"}
 
 
 def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
-    """`host check|fingerprint`."""
+    """`host check|fingerprint|report`."""
     parser = commands.add_parser("host", help="what this host has, and its stored fingerprints")
     actions = parser.add_subparsers(metavar="ACTION", required=True, parser_class=type(parser))
 
@@ -48,6 +48,22 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     maker.add_argument("--qemu", metavar="QEMU", help=QEMU_HELP)
     add_json(maker)
     maker.set_defaults(func=run_fingerprint, usage_error=maker.error)
+
+    reporter = actions.add_parser(
+        "report", help="tell a fleet of this host, its fingerprints and its guests"
+    )
+    _add_state(reporter)
+    reporter.add_argument("--site", default="", help="where it stands: a name")
+    reporter.add_argument(
+        "--failure-domain", default="", help="what fails together with it: a rack, a feed"
+    )
+    reporter.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="where to write it, - for standard output (default: FOLDER/host/report.json)",
+    )
+    reporter.set_defaults(func=run_report)
 
 
 def _add_state(parser: argparse.ArgumentParser) -> None:
@@ -135,6 +151,28 @@ def run_fingerprint(arguments: argparse.Namespace) -> int:
     else:
         _show(arguments.state, done)
     return EnvironmentFault.exit_code if done.faults or done.unreadable else 0
+
+
+def run_report(arguments: argparse.Namespace) -> int:
+    """Writes the report."""
+    from armferry.hosts.files.atomic import write_whole
+    from armferry.hosts.libvirt.collect import collect_report
+    from armferry.hosts.report import dump_report
+
+    report = collect_report(
+        arguments.state, site=arguments.site, failure_domain=arguments.failure_domain
+    )
+    text = dump_report(report)
+    if arguments.output == "-":
+        print(text, end="")
+        return 0
+    place = Path(arguments.output or arguments.state / "host" / REPORT)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(place, text)
+    render.line(f"wrote {place}: kinds of guests {len(report.kinds)}, guests {len(report.guests)}")
+    if not report.kinds:
+        render.next_step("armferry host fingerprint")
+    return 0
 
 
 def _show(state: Path, done: "Refreshed") -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from armferry.errors import ArmferryError
 from armferry.facts import qemu_release
 from armferry.hosts.fingerprints.fingerprint import Fingerprint, read_object
-from armferry.hosts.libvirt.state_folder import host_folder
+from armferry.hosts.libvirt.state_folder import REPORT, host_folder
 from armferry.hosts.report import (
     FORMAT,
     MAX_REPORT,
@@ -57,11 +57,12 @@ class Reader:
             folders.sort()
             if len(Path(place).relative_to(top).parts) >= _DEEPEST:
                 folders.clear()
-            if _INDEX in files:
+            if _INDEX in files and REPORT not in files:
                 here = Path(place)
                 yield from self._named(str(here / _INDEX), partial(self._state, here))
                 continue
-            for name in sorted(files):
+            # beside an index only the report is one: the others are its fingerprints
+            for name in [REPORT] if _INDEX in files else sorted(files):
                 if name.endswith(".json"):
                     yield from self._file(Path(place) / name)
 

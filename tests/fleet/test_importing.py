@@ -97,3 +97,13 @@ def test_equal_fingerprints_become_one(tmp_path: Path) -> None:
         (tmp_path / f"{name}.json").write_text(dump_report(report(name, "6.12")))
     first, second = Reader().folder(tmp_path)
     assert first.kinds[0].fingerprint is second.kinds[0].fingerprint
+
+
+def test_a_report_beside_the_index_tells_more(tmp_path: Path) -> None:
+    write_state(tmp_path / "host", "h1", "6.12")
+    text = dump_report(report("h1", "6.12", guests=(guest("g"),)))
+    (tmp_path / "host" / "report.json").write_text(text)
+    reader = Reader()
+    (found,) = reader.folder(tmp_path)
+    assert [one.id for one in found.guests] == ["g"]
+    assert reader.refused == {}

@@ -2,6 +2,7 @@
 
     host/index.json      this host's name and what each of its fingerprints was made of
     host/*.json          this host's fingerprints
+    host/report.json     what it tells a fleet (`collect`)
     hosts/NAME/          the same folder of another host, copied here by the operator
     hook.json            what libvirt's hook looks up (`hook_table`)
 
@@ -23,6 +24,7 @@ from armferry.hosts.program_identity import identity
 
 __all__ = [
     "DOMAIN_FOLDERS",
+    "REPORT",
     "DomainKinds",
     "GuestKind",
     "Known",
@@ -43,6 +45,8 @@ DOMAIN_FOLDERS = (Path("/etc/libvirt/qemu"), Path("/run/libvirt/qemu"))
 """Where libvirt keeps the XML of defined and of running domains."""
 
 _INDEX = "index.json"
+REPORT = "report.json"
+"""The host's report, beside its fingerprints."""
 _FORMAT, _VERSION = "armferry-host", 1
 
 
@@ -226,7 +230,7 @@ def other_hosts(state: Path) -> OtherHosts:
             unreadable[folder / _INDEX] = str(error).removeprefix(f"{folder / _INDEX}: ")
             kinds = {}
         for path in sorted(folder.glob("*.json")):
-            if path.name != _INDEX:
+            if path.name not in (_INDEX, REPORT):
                 try:
                     fingerprint = _load(path)
                 except ArmferryError as error:
@@ -283,7 +287,7 @@ def _file_name(kind: GuestKind, taken: set[str]) -> str:
         for letter in f"{kind.machine.partition(',')[0]}-{kind.cpu}-{kind.accelerator}"
     )
     name, number = f"{plain}.json", 2
-    while name in taken or name == _INDEX:
+    while name in taken or name in (_INDEX, REPORT):
         name, number = f"{plain}-{number}.json", number + 1
     return name
 
