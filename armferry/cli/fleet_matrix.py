@@ -122,7 +122,7 @@ def run_why(arguments: argparse.Namespace) -> int:
     notes: tuple[str, ...] = ()
     if arguments.guest is not None:
         guest = standing.store.guest(arguments.guest)
-        if guest.birth != source and standing.ends(guest.birth):
+        if guest.birth != source and guest.birth in standing.store.fingerprinted:
             end = state_end(standing.ends(guest.birth)[0], end, standing.policy(end))
             notes = (f"the guest was born on class {guest.birth}",)
     policy = standing.policy(end)
@@ -138,7 +138,9 @@ def run_why(arguments: argparse.Namespace) -> int:
     ]
     best = min(reports, key=lambda one: (EXIT_CODES[one.verdict.answer], one.verdict.risk))
     birth = source if arguments.guest is None else standing.store.guest(arguments.guest).birth
-    cell = standing.relation.cell(birth if standing.ends(birth) else source, source, destination)
+    cell = standing.relation.cell(
+        birth if birth in standing.store.fingerprinted else source, source, destination
+    )
     standing.relation.keep()
     if arguments.json:
         answer = {"fleet": {"kind": kind, "classes": [source, destination], **cell_json(cell)}}
@@ -181,7 +183,9 @@ def _classes(standing: Standing, word: str) -> dict[str, str]:
         if one.id == word:
             return {one.kind: one.id}
     return {
-        kind: one for kind, one in standing.store.host(word).classes.items() if standing.ends(one)
+        kind: one
+        for kind, one in standing.store.host(word).classes.items()
+        if one in standing.store.fingerprinted
     }
 
 

@@ -57,14 +57,15 @@ def _place(
 ) -> Placement:
     if present is None:
         return Placement(guest, None, None, f"its host has no fingerprint for {guest.kind}")
-    birth = guest.birth if standing.ends(guest.birth) else present
+    known = standing.store.fingerprinted
+    birth = guest.birth if guest.birth in known else present
     choices = []
     best: Cell | None = None
     for one in standing.by_kind.get(guest.kind, ()):
         hosts = [
             host for host in by_class.get(one.id, ()) if not guest.pins or host.name in guest.pins
         ]
-        if not hosts or not standing.ends(one.id):
+        if not hosts or one.id not in known:
             continue
         cell = standing.relation.cell(birth, present, one.id)
         if best is None or cell.rank < best.rank:

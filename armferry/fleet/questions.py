@@ -178,7 +178,7 @@ def destinations(standing: Standing, birth: str, present: str) -> Iterator[tuple
     """Every class that hosts of which could take a guest in this state, and the cell."""
     kind = standing.store.kind_of(present)
     for one in standing.by_kind.get(kind, ()):
-        if standing.ends(one.id) and (one.id != present or one.hosts > 1):
+        if _is_known(standing, one.id) and (one.id != present or one.hosts > 1):
             yield one, standing.relation.cell(birth, present, one.id)
 
 
@@ -217,7 +217,7 @@ def _nowhere(standing: Standing, birth: str, present: str) -> str | None:
 
 
 def _is_known(standing: Standing, class_id: str) -> bool:
-    return bool(standing.ends(class_id))
+    return class_id in standing.store.fingerprinted
 
 
 def stranded_guests(

@@ -14,7 +14,6 @@ from armferry.errors import ArmferryError, EnvironmentFault
 
 try:
     import sqlalchemy as sa
-    from sqlalchemy.pool import NullPool
 except ImportError as missing:
     raise EnvironmentFault(
         "the fleet's store needs SQLAlchemy, which is not installed here: pip install "
@@ -56,6 +55,10 @@ class Database:
             else:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
+
+    def close(self) -> None:
+        """Gives connections back; SQLite then writes its journal into the file."""
+        self._engine.dispose()
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
@@ -106,7 +109,7 @@ def open_database(text: str, *, create: bool = True) -> Database:
     if url.get_backend_name() == "sqlite":
         database = Database(_sqlite(url, text, create=create), text)
     elif url.get_backend_name() == "postgresql":
-        database = Database(sa.create_engine(url, poolclass=NullPool), text.partition("?")[0])
+        database = Database(sa.create_engine(url), text.partition("?")[0])
         with database.reading() as connection:
             version = connection.dialect.server_version_info or (0,)
             if int(version[0]) < _OLDEST_POSTGRES:
@@ -142,7 +145,7 @@ def _sqlite(url: sa.URL, text: str, *, create: bool) -> sa.Engine:
         folder = Path(place).absolute().parent
         if not folder.is_dir():
             raise ArmferryError(f"{text}: there is no folder {folder}")
-    engine = sa.create_engine(url, poolclass=NullPool, connect_args={"timeout": _WAIT})
+    engine = sa.create_engine(url, connect_args={"timeout": _WAIT})
 
     @sa.event.listens_for(engine, "connect")
     def _set_up(connection: sqlite3.Connection, _: object) -> None:

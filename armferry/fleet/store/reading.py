@@ -1,5 +1,6 @@
 """What is asked of the store: hosts, guests, classes, what was derived, cells that were kept."""
 
+import hashlib
 import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +26,7 @@ from armferry.fleet.store.tables import (
     host_class,
     make,
     membership,
+    outcome,
     pin,
     tally,
     variant,
@@ -87,6 +89,14 @@ class Store:
     def kind_of(self, class_id: str) -> str:
         """The kind of guest that a class is about."""
         return self._signatures[self._numbers[class_id]][1]
+
+    @cached_property
+    def fingerprinted(self) -> frozenset[str]:
+        """The classes of which there is a fingerprint: all but those that stand for none."""
+        query = sa.select(class_variant.c.class_id).distinct()
+        with self.database.reading() as connection:
+            numbers = connection.scalars(query).all()
+        return frozenset(self._signatures[number][0] for number in numbers)
 
     def tallies(self) -> tuple[Tally, ...]:
         """How many hosts of which class, kernel and site."""
@@ -315,30 +325,24 @@ class Store:
 
     def read_cells(self, key: str) -> dict[Triple, Cell]:
         """As `CellStore`."""
-        query = sa.select(cell).where(cell.c.key == key)
+        query = sa.select(cell.c.birth, cell.c.present, cell.c.destination, cell.c.outcome)
+        used = sa.select(cell.c.outcome).where(cell.c.key == key).distinct()
         with self.database.reading() as connection:
-            rows = connection.execute(query).all()
+            outcomes = {
+                row.id: _cell(row.answer, row.risk, row.detail)
+                for row in connection.execute(sa.select(outcome).where(outcome.c.id.in_(used)))
+            }
+            rows = connection.execute(query.where(cell.c.key == key)).all()
         names = {number: signature for number, (signature, _) in self._signatures.items()}
         return {
-            (names[birth], names[present], names[destination]): _cell(answer, risk, detail)
-            for _, birth, present, destination, answer, risk, detail in rows
+            (names[birth], names[present], names[destination]): outcomes[found]
+            for birth, present, destination, found in rows
         }
 
     def write_cells(self, key: str, cells: Mapping[Triple, Cell]) -> None:
         """As `CellStore`."""
-        rows = [
-            {
-                "key": key,
-                "birth": self._numbers[birth],
-                "present": self._numbers[present],
-                "destination": self._numbers[destination],
-                "answer": found.answer.rank,
-                "risk": int(found.risk),
-                "detail": _detail(found),
-            }
-            for (birth, present, destination), found in cells.items()
-        ]
         with self.database.writing() as connection:
+            numbers = _outcomes(connection, cells.values())
             known = {
                 tuple(row)
                 for row in connection.execute(
@@ -347,13 +351,38 @@ class Store:
                     )
                 )
             }
-            new = [
-                row
-                for row in rows
-                if (row["birth"], row["present"], row["destination"]) not in known
-            ]
+            new = []
+            for triple, found in cells.items():
+                birth, present, destination = (self._numbers[one] for one in triple)
+                if (birth, present, destination) not in known:
+                    row = {"birth": birth, "present": present, "destination": destination}
+                    new.append({"key": key, **row, "outcome": numbers[found]})
             if new:
                 connection.execute(sa.insert(cell), new)
+
+
+def _outcomes(connection: sa.Connection, cells: Iterable[Cell]) -> dict[Cell, int]:
+    """The number of what each cell says, given one where it is new."""
+    known: dict[str, int] = {
+        digest: number
+        for number, digest in connection.execute(sa.select(outcome.c.id, outcome.c.digest))
+    }
+    following = max(known.values(), default=0) + 1
+    numbers: dict[Cell, int] = {}
+    new = []
+    for found in cells:
+        if found in numbers:
+            continue
+        row = {"answer": found.answer.rank, "risk": int(found.risk), "detail": _detail(found)}
+        digest = hashlib.sha256(repr(tuple(row.values())).encode()).hexdigest()
+        if digest not in known:
+            known[digest] = following
+            new.append({"id": following, "digest": digest, **row})
+            following += 1
+        numbers[found] = known[digest]
+    if new:
+        connection.execute(sa.insert(outcome), new)
+    return numbers
 
 
 def _ids(hosts: "sa.Select[Any]") -> "sa.Select[Any]":
@@ -374,22 +403,14 @@ def _detail(found: Cell) -> str:
     )
 
 
-_known_cells: dict[tuple[int, int, str], Cell] = {}
-
-
 def _cell(answer: int, risk: int, detail: str) -> Cell:
-    """Most cells of a fleet are alike, so each is read once."""
-    key = answer, risk, detail
-    found = _known_cells.get(key)
-    if found is None:
-        verdict, stock, why, needed, losing = json.loads(detail)
-        found = _known_cells[key] = Cell(
-            _ANSWERS[answer],
-            Risk(risk),
-            tuple(Condition(*one) for one in needed),
-            verdict,
-            stock,
-            why,
-            tuple(Condition(*one) for one in losing),
-        )
-    return found
+    verdict, stock, why, needed, losing = json.loads(detail)
+    return Cell(
+        _ANSWERS[answer],
+        Risk(risk),
+        tuple(Condition(*one) for one in needed),
+        verdict,
+        stock,
+        why,
+        tuple(Condition(*one) for one in losing),
+    )

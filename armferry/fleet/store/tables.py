@@ -20,6 +20,7 @@ __all__ = [
     "make",
     "membership",
     "metadata",
+    "outcome",
     "pin",
     "tally",
     "variant",
@@ -186,6 +187,17 @@ guest_state = sa.Table(
     comment="derived: how many guests",
 )
 
+outcome = sa.Table(
+    "outcome",
+    metadata,
+    _id(),
+    _text("digest", unique=True),
+    sa.Column("answer", sa.SmallInteger, nullable=False),
+    sa.Column("risk", sa.SmallInteger, nullable=False),
+    _text("detail"),
+    comment="what cells say, each once; detail is JSON",
+)
+
 cell = sa.Table(
     "cell",
     metadata,
@@ -193,10 +205,9 @@ cell = sa.Table(
     _of("birth", "host_class", primary_key=True),
     _of("present", "host_class", primary_key=True),
     _of("destination", "host_class", primary_key=True),
-    sa.Column("answer", sa.SmallInteger, nullable=False),
-    sa.Column("risk", sa.SmallInteger, nullable=False),
-    _text("detail"),
-    comment="cells that were worked out, by policy and armferry (key); detail is JSON",
+    _of("outcome", "outcome"),
+    sqlite_with_rowid=False,
+    comment="cells that were worked out, by policy and armferry (key)",
 )
 
 history = sa.Table(

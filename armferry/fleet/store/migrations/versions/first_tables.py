@@ -32,6 +32,17 @@ def upgrade() -> None:
         comment="what hosts run and are made of; qemus is a JSON list of versions",
     )
     op.create_table(
+        "outcome",
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("answer", sa.SmallInteger(), nullable=False),
+        sa.Column("risk", sa.SmallInteger(), nullable=False),
+        sa.Column("detail", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_outcome")),
+        sa.UniqueConstraint("digest", name=op.f("uq_outcome_digest")),
+        comment="what cells say, each once; detail is JSON",
+    )
+    op.create_table(
         "variant",
         sa.Column("signature", sa.Text(), nullable=False),
         sa.Column("document", sa.LargeBinary(), nullable=False),
@@ -44,16 +55,16 @@ def upgrade() -> None:
         sa.Column("birth", sa.Integer(), nullable=False),
         sa.Column("present", sa.Integer(), nullable=False),
         sa.Column("destination", sa.Integer(), nullable=False),
-        sa.Column("answer", sa.SmallInteger(), nullable=False),
-        sa.Column("risk", sa.SmallInteger(), nullable=False),
-        sa.Column("detail", sa.Text(), nullable=False),
+        sa.Column("outcome", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(["birth"], ["host_class.id"], name=op.f("fk_cell_birth")),
         sa.ForeignKeyConstraint(
             ["destination"], ["host_class.id"], name=op.f("fk_cell_destination")
         ),
+        sa.ForeignKeyConstraint(["outcome"], ["outcome.id"], name=op.f("fk_cell_outcome")),
         sa.ForeignKeyConstraint(["present"], ["host_class.id"], name=op.f("fk_cell_present")),
         sa.PrimaryKeyConstraint("key", "birth", "present", "destination", name=op.f("pk_cell")),
-        comment="cells that were worked out, by policy and armferry (key); detail is JSON",
+        comment="cells that were worked out, by policy and armferry (key)",
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "class_variant",
