@@ -3,3 +3,13 @@
 The same tables and statements for both. What is derived (how many hosts of which class, how many
 guests in which state) is worked out when something is imported, so that a question reads little.
 """
+
+from armferry.errors import EnvironmentFault
+
+try:
+    import sqlalchemy as sqlalchemy
+except ImportError as missing:
+    raise EnvironmentFault(
+        "the fleet's store needs SQLAlchemy, which is not installed here: pip install "
+        "'armferry[fleet]'"
+    ) from missing

@@ -10,15 +10,9 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from armferry.errors import ArmferryError, EnvironmentFault
+import sqlalchemy as sa
 
-try:
-    import sqlalchemy as sa
-except ImportError as missing:
-    raise EnvironmentFault(
-        "the fleet's store needs SQLAlchemy, which is not installed here: pip install "
-        "'armferry[fleet]'"
-    ) from missing
+from armferry.errors import ArmferryError, EnvironmentFault
 
 __all__ = ["HEAD", "Database", "StoreFault", "open_database"]
 
@@ -27,6 +21,7 @@ HEAD = "0001"
 _OLDEST_POSTGRES = 15
 _LOCK = 0x61726D66  # any number that nobody else takes
 _WAIT = 60.0  # seconds for another writer
+_CACHE = 65536  # KiB: an index of a million guests is written at random
 
 
 class StoreFault(EnvironmentFault):
@@ -154,5 +149,6 @@ def _sqlite(url: sa.URL, text: str, *, create: bool) -> sa.Engine:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE}")
 
     return engine
