@@ -57,7 +57,9 @@ def reports(hosts: int, guests: int) -> Iterator[HostReport]:
         about = found.provenance
         yield HostReport(
             ReportHead(
-                f"host-{number:06}.example", NOW - chance.random() * 90_000, f"{number:032x}"
+                f"host-{number:06}.example",
+                NOW - chance.random() * 90_000,
+                str(uuid.UUID(int=number)),
             ),
             about.kernel,
             "0.1.0",

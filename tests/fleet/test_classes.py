@@ -1,17 +1,23 @@
 """Which hosts are one class, and the alarm when something of no account splits them."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from armferry.decide.content import content_of
+from armferry.ends import End
 from armferry.fleet.classes import Classifier, alarm_of, class_id, unknown_class
 from armferry.hosts.fingerprints.as_end import end_of
 from armferry.hosts.fingerprints.atlas import read_atlas
 from armferry.hosts.fingerprints.fingerprint import Fingerprint
+from armferry.hosts.libvirt import hook_table
+from armferry.hosts.libvirt.state_folder import other_hosts, stored
 from armferry.hosts.report import HostReport
 
-from .hosts_of_atlas import KIND, MACHINE, recorded, report
+from .hosts_of_atlas import KIND, MACHINE, QEMU, recorded, report
+from .test_importing import write_state
 
 COUNTER, TCR2, PSCI = 0x603000000013DF1A, 0x603000000013C103, 0x6030000000140000
 
@@ -76,3 +82,26 @@ def test_the_alarm_names_what_splits() -> None:
     )
     assert alarm_of(30, tcr2) is None  # a tenth of the hosts is no more than that
     assert alarm_of(3, tcr2) is None  # a few hosts may all differ
+
+
+def test_the_hook_asks_once_for_each_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hosts that no decision can tell apart share an answer in the hook's table."""
+    for host, kernel in (("a1", "6.12"), ("a2", "6.12"), ("b1", "6.17")):
+        write_state(tmp_path / "hosts" / host, host, kernel)
+    write_state(tmp_path / "host", "here", "6.12")
+    asked: list[str] = []
+    own = hook_table.answers
+
+    def counted(source: End, *words: Any) -> dict[str, str | None]:
+        asked.append(source.text)
+        return own(source, *words)
+
+    monkeypatch.setattr(hook_table, "answers", counted)
+    table = hook_table.make_table(
+        tmp_path, stored(tmp_path), other_hosts(tmp_path).guests, ["torn"]
+    )
+    here = table["guests"][KIND][QEMU]
+    assert asked == ["a1", "b1"]
+    assert here["hosts"] == {"a1": 0, "a2": 0, "b1": 1, "torn": 2}
+    assert here["answers"][0] == here["answers"][2] == {"stock": None, "ferried": None}
+    assert "PSCI_VERSION" in here["answers"][1]["ferried"]

@@ -183,7 +183,7 @@ def test_a_new_qemu_ends_the_old_answers(answer: Answer) -> None:
 
 
 def test_a_broken_table_stops_nothing(answer: Answer) -> None:
-    (answer.state / "hook.json").write_text('{"format": "armferry-hook", "version": 1}')
+    (answer.state / "hook.json").write_text('{"format": "armferry-hook", "version": 2}')
     assert answer("migrate") == (0, "armferry: hook: not decided: KeyError('guests')\n")
     (answer.state / "hook.json").write_text("{}")
     assert answer("migrate") == (
@@ -196,7 +196,9 @@ def test_ferried_moves_are_judged_by_what_armferry_can_do(answer: Answer) -> Non
     assert answer("migrate", ferried=True) == (0, "")
     table = json.loads((answer.state / "hook.json").read_text())
     (here,) = table["guests"][f"{MACHINE} cortex-a57 tcg"].values()
-    here["hosts"]["alpha"]["ferried"] = "no rule of the policy allows X; see armferry check"
+    here["answers"][here["hosts"]["alpha"]]["ferried"] = (
+        "no rule of the policy allows X; see armferry check"
+    )
     (answer.state / "hook.json").write_text(json.dumps(table))
     status, said = answer("migrate", ferried=True)
     assert status == 1

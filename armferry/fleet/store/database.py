@@ -55,6 +55,12 @@ class Database:
         """Gives connections back; SQLite then writes its journal into the file."""
         self._engine.dispose()
 
+    def compact(self) -> None:
+        """Makes a file of SQLite no larger than it must be. Raises StoreFault."""
+        with self.reading() as connection:
+            if connection.dialect.name == "sqlite":
+                connection.exec_driver_sql("VACUUM")
+
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
         try:

@@ -244,7 +244,7 @@ class Store:
                     tuple(json.loads(row.qemus)),
                     row.boot,
                     row.armferry,
-                    tuple(json.loads(row.classes)),
+                    tuple(self._signatures[one][0] for one in json.loads(row.classes)),
                 )
                 for row in connection.execute(query)
             )

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 __all__ = [
-    "GuestId",
+    "Token",
     "cell",
     "class_variant",
     "gone",
@@ -37,8 +37,8 @@ metadata = sa.MetaData(
 _UUID = 16
 
 
-class GuestId(sa.types.TypeDecorator[str]):
-    """A guest's id as text; a UUID takes 16 bytes, any other text begins with 0xff."""
+class Token(sa.types.TypeDecorator[str]):
+    """An id as text: of a guest, of a boot. A UUID takes 16 bytes, other text begins with 0xff."""
 
     impl = sa.LargeBinary
     cache_ok = True
@@ -124,7 +124,7 @@ host = sa.Table(
     _text("failure_domain"),
     sa.Column("memory", sa.Integer, nullable=False),
     sa.Column("heard", sa.Double, nullable=False),
-    _text("boot"),
+    sa.Column("boot", Token, nullable=False),
     sa.Column("stale", sa.Boolean, nullable=False),
     comment="stale: a fingerprint of it is of another kernel than it runs",
 )
@@ -142,7 +142,7 @@ guest = sa.Table(
     "guest",
     metadata,
     _id(),
-    sa.Column("guest_id", GuestId, nullable=False, unique=True),
+    sa.Column("guest_id", Token, nullable=False, unique=True),
     _text("name"),
     _of("host_id", "host", index=True),
     _of("birth", "host_class"),
@@ -162,7 +162,7 @@ pin = sa.Table(
 gone = sa.Table(
     "gone",
     metadata,
-    sa.Column("guest_id", GuestId, primary_key=True),
+    sa.Column("guest_id", Token, primary_key=True),
     _of("birth", "host_class"),
     sa.Column("time", sa.Double, nullable=False),
     comment="where a guest was born that no host reports any more: it may be on its way",
@@ -216,7 +216,8 @@ history = sa.Table(
     _of("host_id", "host", primary_key=True),
     sa.Column("time", sa.Double, primary_key=True),
     _of("make_id", "make"),
-    _text("boot"),
+    sa.Column("boot", Token, nullable=False),
     _text("classes"),
-    comment="a host's reports in which something changed; classes is a JSON list",
+    sqlite_with_rowid=False,
+    comment="a host's reports in which something changed; classes is a JSON list of their ids",
 )

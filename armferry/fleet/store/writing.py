@@ -37,6 +37,7 @@ __all__ = ["Imported", "known_times", "write_reports"]
 
 _T = TypeVar("_T")
 _AT_ONCE = 2000  # hosts of one round
+_MANY = 10_000  # new hosts
 _WORDS = 5000  # values in one statement; SQLite takes 32,766
 _MIB = 1 << 20
 _KEPT = 30 * 86400  # seconds
@@ -75,6 +76,8 @@ def write_reports(
             writer.take(chunk, done)
         if done.new or done.changed:
             writer.derive()
+    if len(done.new) >= _MANY:
+        database.compact()  # indexes that were written at random leave a third of their pages empty
     return done
 
 
@@ -249,8 +252,8 @@ class _Writer:
             last.update({row.host_id: (row.make_id, row.boot, row.classes) for row in found})
         new = []
         for (number, report, classes), row in zip(fresh, rows, strict=True):
-            signatures = json.dumps(sorted(one.id for one in classes))
-            now = (row["make_id"], report.head.boot, signatures)
+            numbers = json.dumps(sorted(self._classes[one.id] for one in classes))
+            now = (row["make_id"], report.head.boot, numbers)
             if last.get(number) != now:
                 entry = {"host_id": number, "time": report.head.time, "make_id": now[0]}
                 new.append({**entry, "boot": now[1], "classes": now[2]})

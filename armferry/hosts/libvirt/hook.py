@@ -39,7 +39,7 @@ TABLE = "hook.json"
 _DECIDED = (("migrate", "begin"), ("restore", "begin"))
 _UNDECIDED = "not decided: "
 _REFRESH = "run armferry host fingerprint"
-_FORMAT = {"format": "armferry-hook", "version": 1}
+_FORMAT = {"format": "armferry-hook", "version": 2}
 _WRAPPER = "armferry-qemu"
 _JOURNAL = ".armferry-journal"  # beside a file that is half rewritten (`journal`)
 _MAGIC = b"LibvirtQemudSave"
@@ -118,8 +118,8 @@ def decide(operation: str, xml: str, carrier: str, state: str = STATE_FOLDER) ->
         return _restore(domain, here, carrier, state)
     # an answer about a host whose fingerprints were taken away is an answer about nothing
     known = {
-        name: answers[carrier]
-        for name, answers in here["hosts"].items()
+        name: here["answers"][number][carrier]
+        for name, number in here["hosts"].items()
         if os.path.isdir(os.path.join(state, "hosts", name))
     }
     if not known:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from armferry.decide import Answer, Verdict, judge
+from armferry.decide.content import content_of
 from armferry.ends import End, Move
 from armferry.facts import tcg_ignores_writes
 from armferry.hosts.fingerprints.as_end import end_of
@@ -54,32 +55,65 @@ def make_table(
     Hosts of which something is `unread` stop nothing.
     """
     guests: dict[str, dict[str, Any]] = {}
+    signatures = _Signatures()
     for one in own:
         kind = one.kind
+        answered, hosts = _hosts(state, one, others, signatures)
+        if unread:
+            hosts |= dict.fromkeys(unread, len(answered))
+            answered.append({"stock": None, "ferried": None})
         guests.setdefault(kind.guest, {})[kind.emulator] = {
             "kernel": one.kernel,
             "emulator": list(one.emulator_identity),
             **_list_of(one.fingerprint),
-            "hosts": _hosts(state, one, others)
-            | {name: {"stock": None, "ferried": None} for name in unread},
+            "answers": answered,
+            "hosts": hosts,
         }
-    return {"format": "armferry-hook", "version": 1, "guests": guests}
+    return {"format": "armferry-hook", "version": 2, "guests": guests}
+
+
+class _Signatures:
+    """What no decision can tell apart has one signature; each fingerprint is looked at once."""
+
+    def __init__(self) -> None:
+        self._found: dict[Path, str] = {}
+
+    def of(self, known: Known) -> str:
+        found = self._found.get(known.path)
+        if found is None:
+            found = self._found[known.path] = content_of(end_of(known.fingerprint)).signature
+        return found
 
 
 def _hosts(
-    state: Path, one: Stored, others: Mapping[str, Iterable[Known]]
-) -> dict[str, dict[str, str | None]]:
-    """For each host with such a guest the answers; one QEMU of a host that can is enough."""
-    found: dict[str, dict[str, str | None]] = {}
+    state: Path, one: Stored, others: Mapping[str, Iterable[Known]], signatures: _Signatures
+) -> tuple[list[dict[str, str | None]], dict[str, int]]:
+    """The answers, and for each host with such a guest which of them is its.
+
+    Hosts that no decision can tell apart share an answer; of a host one QEMU that can is enough.
+    """
+    answered: list[dict[str, str | None]] = []
+    numbers: dict[frozenset[str], int] = {}
+    hosts: dict[str, int] = {}
     for name, known in others.items():
-        for theirs in known:
-            if theirs.kind.guest == one.kind.guest:
-                again = _check(theirs.path, state, one)
-                new = answers(end_of(theirs.fingerprint, name), one.fingerprint, again)
-                before = found.get(name, new)
-                found[name] = {
-                    way: None if before[way] is None else reason for way, reason in new.items()
-                }
+        same = [theirs for theirs in known if theirs.kind.guest == one.kind.guest]
+        if not same:
+            continue
+        key = frozenset(map(signatures.of, same))
+        if key not in numbers:
+            numbers[key] = len(answered)
+            answered.append(_answered(state, one, name, same))
+        hosts[name] = numbers[key]
+    return answered, hosts
+
+
+def _answered(state: Path, one: Stored, name: str, same: Iterable[Known]) -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for theirs in same:
+        again = _check(theirs.path, state, one)
+        new = answers(end_of(theirs.fingerprint, name), one.fingerprint, again)
+        before = found or new
+        found = {way: None if before[way] is None else reason for way, reason in new.items()}
     return found
 
 
