@@ -15,7 +15,6 @@ from armferry.fleet.exports.nfd import feature_file, feature_files
 from armferry.fleet.exports.table import matrix_csv
 from armferry.fleet.model import Answer
 from armferry.fleet.overview import overview
-from armferry.fleet.plan.runbook import plan_table
 from armferry.fleet.questions import By, matrix
 from armferry.fleet.standing import Standing
 from armferry.hosts.files.atomic import write_whole
@@ -115,14 +114,18 @@ def run_report(arguments: argparse.Namespace) -> int:
 
 
 def _plan(path: Path) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """The waves of a plan and their steps. Raises ArmferryError."""
+    """The waves of a plan (docs/fleet-plan.md) and their steps. Raises ArmferryError."""
+    shown = []
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        return tuple((title, _first(steps)) for title, steps in plan_table(document))
+        waves = json.loads(path.read_text(encoding="utf-8"))["waves"]
+        for number, wave in enumerate(waves, 1):
+            steps = [
+                f"{what} {guest}: {source} to {destination}"
+                for what, guest, source, destination in wave["steps"]
+            ]
+            upgrades = [f"upgrade {host}" for host in wave["upgrades"]]
+            title = f"Wave {number}: {len(steps)} moves, {len(upgrades)} upgrades"
+            shown.append((title, (*steps, *upgrades)))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArmferryError(f"{path}: no plan of armferry fleet plan: {error!r}") from None
-
-
-def _first(steps: list[str]) -> tuple[str, ...]:
-    left = len(steps) - _STEPS
-    return (*steps[:_STEPS], *((f"and {left:,} steps more",) if left > 0 else ()))
+    return tuple(shown)

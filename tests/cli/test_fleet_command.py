@@ -206,3 +206,25 @@ def test_without_the_driver_it_says_what_to_install(
         monkeypatch.delitem(sys.modules, name)
     assert main(["fleet", "hosts"]) == 4
     assert "pip install 'armferry[fleet]'" in capsys.readouterr().err
+
+
+def test_a_plan_is_shown_in_the_page(fleet: Any, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    fleet("plan", "--to", "kernel=7.3", "-o", plan)
+    waves = json.loads(plan.read_text())["waves"]
+    assert waves
+    fleet("report", "-o", tmp_path / "fleet.html", "--plan", plan)
+    text = (tmp_path / "fleet.html").read_text()
+    for number, wave in enumerate(waves, 1):
+        moves, upgrades = len(wave["steps"]), len(wave["upgrades"])
+        assert f"Wave {number}: {moves} moves, {upgrades} upgrades" in text
+        assert all(f"upgrade {host}" in text for host in wave["upgrades"])
+
+
+def test_what_is_no_plan_is_named(fleet: Any, command: Callable[..., Ran], tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text("{}")
+    ran = command("report", "-o", "fleet.html", "--plan", "plan.json")
+    assert (ran.code, ran.err) == (
+        3,
+        "armferry: plan.json: no plan of armferry fleet plan: KeyError('waves')\n",
+    )
