@@ -175,8 +175,8 @@ def run_why(arguments: argparse.Namespace) -> int:
         return 0
     _show_history("under KVM: Linux on", "no kernel of the atlas lists it", index, spans)
     if condition is not None:
-        render.line(f"condition: {_condition(condition)}")
-        render.line(f"  {condition.source}", "faint")
+        render.prose(f"condition: {_condition(condition)}", indent=0, hang=2)
+        render.prose(condition.source, "faint")
     _show_history("under TCG: QEMU with", "no QEMU of the atlas lists it", index, emulated)
     change = next((span for span in spans if span.before), None)
     if change is not None:  # what else changed there
@@ -200,12 +200,12 @@ def _show_history(where: str, nowhere: str, index: int, spans: Sequence[Span]) -
         return
     listing = {span.cpu for span in spans if span.value is not None}
     for cpus, lines in _grouped(index, [span for span in spans if span.cpu in listing]):
-        render.line(f"{where} {', '.join(cpus)}:")
+        render.prose(f"{where} {', '.join(cpus)}:", indent=0, hang=4)
         for line in lines:
             render.line(f"  {line}")
     others = list(dict.fromkeys(span.cpu for span in spans if span.cpu not in listing))
     if others:
-        render.line(f"{where} {', '.join(others)}: never")
+        render.prose(f"{where} {', '.join(others)}: never", indent=0, hang=4)
 
 
 def run_record(arguments: argparse.Namespace) -> int:

@@ -137,7 +137,7 @@ def _show(baseline: Baseline, subjects: list[Subject], place: Path, *, again: st
             words = [_program(part, subject), "...", *_arguments(baseline, part, subject, place)]
             render.line(f"  {shlex.join(words)}")
     for note in baseline.notes:
-        render.line(f"note: {note}", "warn")
+        render.prose(f"note: {note}", "warn", indent=0, hang=2)
     render.heading("Baseline")
     if baseline.possible:
         render.line(
@@ -149,7 +149,7 @@ def _show(baseline: Baseline, subjects: list[Subject], place: Path, *, again: st
             render.next_step(f"{again} -o FOLDER")
         return
     for obstacle in baseline.impossible:
-        render.line(f"impossible, because {obstacle}", "bad")
+        render.prose(f"impossible, because {obstacle}", "bad", indent=0, hang=2)
 
 
 def _deeds(part: HostPart) -> Iterator[str]:

@@ -286,12 +286,13 @@ def _show(outcome: TransferReport, as_json: bool) -> None:
         render.line(f"{what}: {words[outcome.ending]}; {size}; {changed or 'nothing changed'}")
     else:
         reason = outcome.reason.removeprefix("the move is refused: ")
-        render.line(f"{what}: {outcome.ending}: {reason}", "bad")
+        render.prose(f"{what}: {outcome.ending}: {reason}", "bad", indent=0, hang=2)
         if outcome.source_stopped:
-            render.line(
+            render.prose(
                 "the destination never had the guest's state. The source holds it, but without "
                 "return-path its QEMU believes that the move is complete and has stopped it: "
-                '`cont` there (QMP: {"execute": "cont"}) runs it on'
+                '`cont` there (QMP: {"execute": "cont"}) runs it on',
+                indent=0,
             )
         elif outcome.before_state:
             render.line("the destination never had the guest's state: the source runs on")

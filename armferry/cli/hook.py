@@ -135,7 +135,7 @@ def run_test(arguments: argparse.Namespace) -> int:
     else:
         verdict = "stopped" if done.status else "may begin"
         render.line(f"{arguments.operation}: {verdict}, decided in {took} ms")
-        render.line(said or decision.why)
+        render.prose(said or decision.why, indent=0)
     return 2 if done.status else 0
 
 

@@ -180,9 +180,9 @@ def _show(state: Path, done: "Refreshed") -> None:
         new = ", new" if one.kind in done.new else ""
         render.line(f"{one.kind}: {len(one.fingerprint.cpus[0])} registers{new}")
     for kind, why in done.faults.items():
-        render.line(f"{kind}: not fingerprinted: {why}", "bad")
+        render.prose(f"{kind}: not fingerprinted: {why}", "bad", indent=0, hang=2)
     for path, why in done.unreadable.items():
-        render.line(f"{path}: not read: {why}", "bad")
+        render.prose(f"{path}: not read: {why}", "bad", indent=0, hang=2)
     if done.stored:
         render.next_step(f"on every other host, copy {state}/host to {state}/hosts/THIS-HOST")
     elif not done.faults:

@@ -45,6 +45,9 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "inspect": ("inspect", "guest.state"),
     "inspect-register": ("inspect", "guest.state", "--register", "firmware version"),
     "explain": ("explain", "Could not set register fw reg 0 to 10003 (is 10001)"),
+    "atlas-why": ("atlas", "why", "TCR2_EL1"),
+    "diff": ("diff", "old.state", "new.state"),
+    "ferry": ("ferry", "old.state", "out", "--to", "old.state"),
     "host-check": ("host", "check", "--state", "state"),
 }
 PROGRAM = """\
