@@ -280,3 +280,27 @@ def test_descriptor_sets_are_followed(hiding: Rig, tmp_path: Path) -> None:
     assert json.loads(hiding.client.recv(1000))["error"]["desc"] == (
         "armferry: file:/dev/fdset/5: no such descriptor was given to QEMU's monitors"
     )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        {
+            "execute": "snapshot-load",
+            "arguments": {"job-id": "j", "tag": "before", "vmstate": "d", "devices": ["d"]},
+        },
+        {"execute": "human-monitor-command", "arguments": {"command-line": "loadvm before"}},
+    ],
+    ids=["snapshot-load", "loadvm"],
+)
+def test_a_snapshot_loaded_on_a_monitor_is_qemus_and_the_user_is_told(
+    hiding: Rig, command: dict[str, Any]
+) -> None:
+    hiding.client.sendall(json.dumps(command).encode())
+    received, _ = hiding.to_qemu()
+    assert received == command
+    (said,) = hiding.said
+    assert said == (
+        "the snapshot before is loaded by QEMU alone; should it refuse the state, end QEMU and "
+        "run: armferry ferry IMAGE#before --in-place --to DEST, or start it with -loadvm before"
+    )
