@@ -1,12 +1,16 @@
 """The gateway against no relay at all and against socat: wall time, CPU, memory, added downtime.
 
     python -m benchmarks.gateway [--memory MIB] [--rounds N] [--way WAY ...] [--json]
+                                 [--before FOLDER]
 
 Every round moves the same paused guest, half of its memory zero pages, between two QEMUs of the
 rig, once directly, once through socat and once through `armferry gateway` as a process of its
 own; the rounds are interleaved so that a busy machine disturbs all three alike. The destination
 has touched its memory before: what a kernel does to find fresh memory takes anything from nothing
 to a second, with any relay.
+
+With `--before`, a checkout of another version, the gateway of that one is measured in the same
+rounds.
 
 Ways of so many Gbit/s (`--network` for all of them) have the destination, and what relays, in a
 network namespace of their own behind a veth that tc(8) holds to the rate; they need root.
@@ -36,6 +40,7 @@ from benchmarks.network import Network, network
 
 _RELEASE = "10.0.13"
 _RELAYS = ("direct", "socat", "gateway")
+_GATEWAYS = ("gateway", "before")
 _WAYS = ("unix", "tcp", "unix multifd 4", "tcp multifd 4")
 _RATES = ("1", "2.5", "10")
 _NETWORK_WAYS = tuple(
@@ -65,19 +70,24 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--way", action="append", choices=(*_WAYS, *_NETWORK_WAYS))
     parser.add_argument("--network", action="store_true", help="every way with a rate; as root")
+    parser.add_argument("--before", type=Path, help="a checkout whose gateway is measured too")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    relays: dict[str, Path | None] = dict.fromkeys(_RELAYS)
+    if arguments.before:
+        relays["before"] = arguments.before.resolve(strict=True)
     results: dict[str, dict[str, list[Sample]]] = {}
     with tempfile.TemporaryDirectory(prefix="armferry-bench-", dir="/dev/shm") as folder:
         memory = _memory(Path(folder), arguments.memory)
         fingerprint = _fingerprint(Path(folder))
         for way in arguments.way or (_NETWORK_WAYS if arguments.network else _WAYS):
-            samples: dict[str, list[Sample]] = {relay: [] for relay in _RELAYS}
+            samples: dict[str, list[Sample]] = {relay: [] for relay in relays}
             for _ in range(arguments.rounds):
-                for relay in _RELAYS:
+                for relay, checkout in relays.items():
                     if relay == "socat" and shutil.which("socat") is None:
                         continue
-                    samples[relay].append(_move(way, relay, memory, fingerprint, arguments.memory))
+                    move = (way, relay, memory, fingerprint, arguments.memory)
+                    samples[relay].append(_move(*move, checkout))
             results[way] = samples
             if not arguments.json:
                 _print(way, samples)
@@ -112,7 +122,14 @@ def _fingerprint(folder: Path) -> Path:
     return path
 
 
-def _move(way: str, relay: str, memory: Path, fingerprint: Path, mebibytes: int) -> Sample:
+def _move(
+    way: str,
+    relay: str,
+    memory: Path,
+    fingerprint: Path,
+    mebibytes: int,
+    checkout: Path | None,
+) -> Sample:
     qemu = install(resolve(_RELEASE))
     backend = f"memory-backend-file,id=memory,size={mebibytes}M,mem-path={memory},share=off"
     plain = _spec(mebibytes)
@@ -151,7 +168,7 @@ def _move(way: str, relay: str, memory: Path, fingerprint: Path, mebibytes: int)
         # else QEMU stops the guest when what is left fits into 300 ms, and the pause is that
         source.execute("migrate-set-parameters", {"downtime-limit": 1})
         destination.execute("migrate-incoming", {"uri": out})
-        with _relay(relay, into, out, fingerprint, far) as process:
+        with _relay(relay, into, out, fingerprint, far, checkout) as process:
             idle = 0.0 if process is None else _cpu(process.pid)
             source.migrate(into)
             state = source.execute("query-migrate")
@@ -159,7 +176,7 @@ def _move(way: str, relay: str, memory: Path, fingerprint: Path, mebibytes: int)
             cpu, peak = (0.0, 0.0) if process is None else _spent(process, relay)
             cpu -= idle
         decision = 0.0
-        if relay == "gateway" and process is not None and process.stdout is not None:
+        if relay in _GATEWAYS and process is not None and process.stdout is not None:
             decision = json.loads(process.stdout.read())["decision_seconds"] * 1e3
         return Sample(
             seconds=state["total-time"] / 1e3,
@@ -183,7 +200,12 @@ def _address(path: Path, way: str, host: str) -> str:
 
 @contextlib.contextmanager
 def _relay(
-    relay: str, into: str, out: str, fingerprint: Path, far: Network | None
+    relay: str,
+    into: str,
+    out: str,
+    fingerprint: Path,
+    far: Network | None,
+    checkout: Path | None,
 ) -> Iterator[subprocess.Popen[str] | None]:
     if relay == "direct":
         yield None
@@ -198,7 +220,12 @@ def _relay(
     if far is not None:
         command = far.inside(command)
     process = subprocess.Popen(
-        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        command,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        cwd=checkout,  # where a program's modules are looked for first
     )
     try:
         deadline = time.monotonic() + _LIMIT
@@ -238,7 +265,7 @@ def _socat(address: str, kind: str) -> str:
 
 def _spent(process: subprocess.Popen[str], relay: str) -> tuple[float, float]:
     """CPU-seconds of the relay and its children, and its peak memory in MiB (gateway only)."""
-    if relay == "gateway":
+    if relay in _GATEWAYS:
         # it ends by itself right after the move
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
