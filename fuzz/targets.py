@@ -15,8 +15,15 @@ from dataclasses import dataclass
 
 from armferry.hosts.files.journal import Journal, encoded
 from armferry.hosts.files.patch import Patch
-from armferry.hosts.fingerprints.fingerprint import dump
+from armferry.hosts.fingerprints.fingerprint import dump, parse
 from armferry.hosts.fingerprints.from_stream import fingerprint_of_stream
+from armferry.hosts.report import (
+    HostReport,
+    ReportedGuest,
+    ReportedKind,
+    ReportHead,
+    dump_report,
+)
 from armferry.stream import SavedCollector, StreamParser
 from armferry.stream.events import DeviceStateBegins
 from fuzz.corpus import IMAGE_KINDS, NAMES, recorded, small, small_image
@@ -41,6 +48,7 @@ from fuzz.text_targets import (
     fingerprint,
     monitor,
     policy,
+    report,
     words,
 )
 
@@ -91,6 +99,16 @@ def _fingerprints() -> list[bytes]:
     return [text.encode(), json.dumps(slim).encode(), *REGRESSIONS["fingerprint"]]
 
 
+def _reports() -> list[bytes]:
+    found = parse(_fingerprints()[1], "seed")
+    kinds = (ReportedKind("virt-10.0", "host", "kvm", "/usr/bin/qemu-system-aarch64", found),)
+    guest = ReportedGuest("1", "one", "virt-10.0 host kvm", 4 << 30, "here")
+    head = ReportHead("host", 1_790_000_000, "boot")
+    one = HostReport(head, "6.12.1", "0.1", ("10.0.2",), "", kinds=kinds, guests=(guest,))
+    text = dump_report(one).encode()
+    return [text, text + b"\n" + text.replace(b'"host"', b'"other"')]
+
+
 def _packed() -> list[bytes]:
     plain = small(NAMES[1])
     coded = [gzip.compress(plain), bz2.compress(plain), lzma.compress(plain), plain]
@@ -125,6 +143,7 @@ TARGETS = {
     "policy": Target(policy, lambda: REGRESSIONS["policy"]),
     "fingerprint": Target(fingerprint, _fingerprints),
     "document": Target(document, lambda: [*_fingerprints(), *REGRESSIONS["document"]]),
+    "report": Target(report, _reports),
     "words": Target(words, lambda: REGRESSIONS["words"]),
     "command-line": Target(command_line, lambda: REGRESSIONS["command line"]),
     "explanation": Target(explanation, lambda: REGRESSIONS["log"]),

@@ -4,6 +4,7 @@ import contextlib
 
 from armferry.errors import ArmferryError
 from armferry.explain import explain_log, explain_text
+from armferry.fleet.importing import Reader
 from armferry.gateway import parse_address
 from armferry.gateway.errors import AddressError
 from armferry.hosts.fingerprints.as_end import end_of
@@ -12,6 +13,7 @@ from armferry.hosts.fingerprints.fingerprint import FingerprintError, dump, pars
 from armferry.hosts.libvirt.domain import UnreadableDomain, read_domain
 from armferry.hosts.qmp.guest_command import question_of
 from armferry.hosts.qmp.messages import Splitter, read_message
+from armferry.hosts.report import dump_report
 from armferry.policy.document import parse_document
 from armferry.policy.properties import format_list, parse_cpu, parse_list
 from armferry.policy.tolerance import format_tolerance, parse_tolerance
@@ -32,6 +34,7 @@ __all__ = [
     "fingerprint",
     "monitor",
     "policy",
+    "report",
     "words",
 ]
 
@@ -57,6 +60,16 @@ def document(data: bytes) -> None:
     """A fingerprint, a template or a plain list of registers becomes an end of a move."""
     with contextlib.suppress(ArmferryError):
         end_of(read_document(data, "fuzz"))
+
+
+def report(data: bytes) -> None:
+    """Reports of hosts: taken, or refused each by its name and no other with it."""
+    reader = Reader()
+    found = list(reader.stream(data, "fuzz"))
+    for one in found:
+        text = dump_report(one)
+        again = Reader()
+        assert [dump_report(two) for two in again.stream(text.encode(), "again")] == [text]
 
 
 def words(data: bytes) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from armferry.errors import ArmferryError
 from armferry.facts import qemu_release
+from armferry.hosts.files.descriptor import read_regular
 from armferry.hosts.fingerprints.fingerprint import Fingerprint, read_object
 from armferry.hosts.libvirt.state_folder import REPORT, host_folder
 from armferry.hosts.report import (
@@ -78,7 +79,7 @@ class Reader:
         yield from self._named(str(path), partial(self._read, path))
 
     def _read(self, path: Path) -> HostReport | None:
-        return self._document(_read(path), str(path))
+        return self._document(read_regular(path, MAX_REPORT), str(path))
 
     def _named(self, name: str, read: Callable[[], HostReport | None]) -> Iterator[HostReport]:
         try:
@@ -116,7 +117,7 @@ class Reader:
         for kind, file in rows:
             path = folder / file
             try:
-                document = json.loads(_read(path))
+                document = json.loads(read_regular(path, MAX_REPORT))
             except (ValueError, RecursionError) as error:
                 raise BadReport(f"{where}: {file} is not JSON ({error})") from None
             found = self._fingerprint(document, str(path))
@@ -152,8 +153,3 @@ class Reader:
         if found is None:
             found = self._fingerprints[digest] = read_object(document, where)
         return found
-
-
-def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(MAX_REPORT + 1)

@@ -1,6 +1,7 @@
 """Folders of reports, and of what hosts keep of themselves, read; what is poisoned is named."""
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -107,3 +108,23 @@ def test_a_report_beside_the_index_tells_more(tmp_path: Path) -> None:
     (found,) = reader.folder(tmp_path)
     assert [one.id for one in found.guests] == ["g"]
     assert reader.refused == {}
+
+
+def test_what_others_put_into_the_folder_stops_nothing(tmp_path: Path) -> None:
+    """A pipe nobody writes to, a link to a device without end, an index that nests too deep."""
+    (tmp_path / "a.json").write_text(dump_report(report("a", "6.12")))
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "endless.json").symlink_to("/dev/zero")
+    for name, index in {"deep": "[" * 100_000, "list": "[]", "piped": None}.items():
+        (tmp_path / name).mkdir()
+        if index is None:
+            os.mkfifo(tmp_path / name / "index.json")
+        else:
+            (tmp_path / name / "index.json").write_text(index)
+    reader = Reader()
+    assert [found.head.host for found in reader.folder(tmp_path)] == ["a"]
+    said = {name.removeprefix(f"{tmp_path}/"): why for name, why in reader.refused.items()}
+    assert said["pipe.json"] == said["endless.json"] == "no regular file"
+    assert sorted(said) == [
+        "deep/index.json", "endless.json", "list/index.json", "pipe.json", "piped/index.json",
+    ]  # fmt: skip

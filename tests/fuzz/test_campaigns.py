@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[2]
 TARGETS = (
     "parser", "device-state", "readers", "identity", "edit", "session", "description",
     "save-image", "disk-image", "packed", "journal", "mapped-ram", "return-path", "policy",
-    "fingerprint", "document", "words", "command-line", "explanation", "domain", "monitor",
+    "fingerprint", "document", "report", "words", "command-line", "explanation", "domain",
+    "monitor",
 )  # fmt: skip
 
 

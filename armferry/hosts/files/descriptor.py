@@ -4,11 +4,14 @@ Knows that the operating system may take or give less than was asked; refuses to
 is (`locked`) and what is in it.
 """
 
+import errno
 import os
+import stat
+from pathlib import Path
 
 from armferry.errors import ArmferryError
 
-__all__ = ["DescriptorWindow", "UnreadableFile", "write_all", "write_at"]
+__all__ = ["DescriptorWindow", "UnreadableFile", "read_regular", "write_all", "write_at"]
 
 
 class UnreadableFile(ArmferryError):
@@ -47,6 +50,18 @@ class DescriptorWindow:
             offset += len(part)
             length -= len(part)
         return b"".join(parts)
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """What is in a regular file, `most` bytes of it and one more at most. Raises OSError.
+
+    Of a folder into which others put files: a pipe is not waited for, and no device is read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "no regular file")
+        return file.read(most + 1)
 
 
 def write_all(descriptor: int, data: bytes | bytearray | memoryview) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from armferry.errors import ArmferryError, EnvironmentFault
 from armferry.hosts.files.atomic import write_whole
+from armferry.hosts.files.descriptor import read_regular
 from armferry.hosts.fingerprints.fingerprint import Fingerprint, dump, parse
 from armferry.hosts.libvirt.domain import UnreadableDomain, read_domain
 from armferry.hosts.program_identity import identity
@@ -48,6 +49,8 @@ _INDEX = "index.json"
 REPORT = "report.json"
 """The host's report, beside its fingerprints."""
 _FORMAT, _VERSION = "armferry-host", 1
+_MAX_INDEX = 16 << 20
+"""Bytes of an index or of a fingerprint at most; those that armferry writes take 60 KiB."""
 
 
 class StateFault(EnvironmentFault):
@@ -159,22 +162,25 @@ def host_folder(folder: Path) -> tuple[str, tuple[tuple[GuestKind, str], ...]]:
     The name is empty in a folder of an armferry that did not write it. Raises StateFault.
     """
     rows = tuple((kind, Path(file).name) for kind, file, *_ in _rows(folder))
-    try:
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StateFault(f"{folder / _INDEX}: cannot be read: {error}") from error
-    name = index.get("name")
+    name = (_index(folder) or {}).get("name")
     return name if isinstance(name, str) and name.isprintable() else "", rows
+
+
+def _index(folder: Path) -> Any:
+    """The JSON of the index in `folder`; None where there is none. Raises StateFault."""
+    try:
+        return json.loads(read_regular(folder / _INDEX, _MAX_INDEX))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise StateFault(f"{folder / _INDEX}: cannot be read: {error}") from error
 
 
 def _rows(folder: Path) -> list[tuple[GuestKind, str, str, tuple[int, int]]]:
     """The kind, file, kernel and QEMU of each fingerprint in `folder`. Raises StateFault."""
-    try:
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    index = _index(folder)
+    if index is None:
         return []
-    except (OSError, ValueError) as error:
-        raise StateFault(f"{folder / _INDEX}: cannot be read: {error}") from error
     try:
         if index["format"] != _FORMAT or index["version"] != _VERSION:
             raise ValueError(f"format {index['format']!r} version {index['version']!r}")
@@ -256,7 +262,7 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 
 def _load(path: Path) -> Fingerprint:
     try:
-        return parse(path.read_bytes(), str(path))
+        return parse(read_regular(path, _MAX_INDEX), str(path))
     except OSError as error:
         raise StateFault(f"{path}: cannot be read: {error.strerror}") from error
 
