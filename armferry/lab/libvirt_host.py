@@ -191,11 +191,15 @@ class LibvirtHost:
         """What libvirtd has said."""
         return (self.folder / "libvirtd.log").read_text("utf-8", "replace")
 
+    @property
+    def virsh_words(self) -> list[str]:
+        """What runs virsh on this host; the words of its command come behind."""
+        command = [*_UNSHARE, "bash", "-c", _VIRSH, "virsh", str(self.libvirt.root)]
+        return [*command, str(self.shared), "shared", "--", "--quiet", "-c", self.uri]
+
     def virsh(self, *words: str) -> str:
         """What one virsh command prints. Raises VirshError with its words when it fails."""
-        command = [*_UNSHARE, "bash", "-c", _VIRSH, "virsh", str(self.libvirt.root)]
-        command += [str(self.shared), "shared", "--"]
-        command += ["--quiet", "-c", self.uri, *words]
+        command = [*self.virsh_words, *words]
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=_VIRSH_LIMIT, check=False

@@ -1,13 +1,19 @@
 """What is read of a domain's XML, held against the command line that libvirt makes of it."""
 
+import json
+import os
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from armferry.cli.main import main
+from armferry.hosts.fingerprints.fingerprint import parse
 from armferry.hosts.libvirt.domain import read_domain
 from armferry.lab.libvirt_host import Domain, LibvirtHost
+from armferry.lab.qemu_install import InstalledQemu
 
 pytestmark = pytest.mark.qemu
 
@@ -94,3 +100,49 @@ def test_what_the_xml_does_not_determine_is_not_guessed(
         facts = read_domain(xml)
         assert facts is not None
         assert facts.cpu == "", what
+
+
+GUEST = Domain(
+    name="asked",
+    devices="<rng model='virtio'><backend model='builtin'/></rng>"
+    "<input type='tablet' bus='virtio'/>",
+)
+
+
+def test_fingerprint_of_a_domain_is_of_what_libvirt_starts(
+    libvirt_host: Callable[[str], LibvirtHost],
+    libvirt_shared: Path,
+    qemu_release: Callable[[str], InstalledQemu],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """libvirt is asked for its command line; the domain that it then starts fits to the letter."""
+    host = libvirt_host("trixie")
+    xml = libvirt_shared / host.name / "asked-of.xml"
+    xml.write_text(GUEST.xml)
+    virsh = tmp_path / "virsh"
+    outside, words = shlex.quote(str(libvirt_shared)), shlex.join(host.virsh_words)
+    virsh.write_text(
+        f'#!/bin/bash\nhere={outside} there=/shared\nexec {words} "${{@/#$here/$there}}"\n'
+    )
+    virsh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    there = str(tmp_path / "there.json")
+    qemu = str(qemu_release("10.0.13").launcher)
+    made = ["fingerprint", "qemu", "--from-domain", str(xml), "--qemu", qemu, "-o", there]
+    assert main(made) == 0
+    assert capsys.readouterr().err == ""
+    image = libvirt_shared / host.name / "asked.save"
+    host.define(GUEST)
+    try:
+        host.virsh("start", GUEST.name, "--paused")
+        host.virsh("save", GUEST.name, f"/shared/{host.name}/{image.name}")
+    finally:
+        host.forget(GUEST)
+    assert main(["check", str(image), "--to", there, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["verdict"], said["obstacles"], said["sections"]) == ("works", [], [])
+    assert [one["kind"] for one in said["circumstances"]] == []
+    names = {one.name for one in parse(Path(there).read_bytes(), there).devices}
+    assert {"virtio-rng", "virtio-input"} <= {name.rpartition("/")[2] for name in names}
