@@ -20,6 +20,7 @@ from armferry.decide.stock_lines import StockVerdict
 from armferry.ends import Move
 from armferry.facts import FactSubject, Unmeasured, unmeasured
 from armferry.policy import Policy
+from armferry.registers import Accelerator
 
 __all__ = ["Answer", "TraceEvent", "Verdict", "judge"]
 
@@ -159,7 +160,9 @@ def judge(move: Move, policy: Policy, trace: Callable[[TraceEvent], None] | None
     circumstances = compare_circumstances(move, policy.accepted)
     # under another accelerator nothing below can be compared
     apart = any(one.kind is CircumstanceKind.ACCELERATOR for one in circumstances)
-    stock = stock_verdict(move) if move.qemu else None
+    # of an accelerator whose guests QEMU lets nobody move there is nothing to load
+    movable = not any(one.subject == Accelerator.WHPX.value for one in circumstances)
+    stock = stock_verdict(move) if move.qemu and movable else None
     loads = stock is not None and stock.loads
     decisions = (
         (Decision(()),) * len(move.lists) if apart else decide_all(move, policy, stock_loads=loads)

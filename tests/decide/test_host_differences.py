@@ -205,3 +205,15 @@ def test_what_nobody_recorded_is_said_to_be_unknown() -> None:
     for what in ("machine type", "memory blocks", "devices and the parts of a vCPU's state"):
         assert f"the {what} (GUEST)" in bare
         assert f"the {what} (B)" in bare
+
+
+def test_nothing_is_said_of_a_load_under_whpx() -> None:
+    ends = (replace(one, accelerator=Accelerator.WHPX) for one in (guest(), host("B")))
+    said = judge(Move.between(*ends, qemu="11.1.3"), EMPTY)
+    assert (said.answer, said.stock) == (Answer.FAILS, None)
+    assert said.obstacles == (
+        (
+            "a guest under WHPX cannot be moved at all: QEMU blocks its migration (the state of "
+            "the virtual processor cannot be read whole)"
+        ),
+    )
