@@ -296,4 +296,6 @@ def _show(outcome: TransferReport, as_json: bool) -> None:
             )
         elif outcome.before_state:
             render.line("the destination never had the guest's state: the source runs on")
+    for note in outcome.notes:
+        render.prose(f"note: {note}", "warn", indent=0, hang=2)
     sys.stdout.flush()

@@ -165,6 +165,8 @@ def run(arguments: argparse.Namespace) -> int:
         display.clear()
         if not arguments.json:
             render.prose(_ending(migration, report, destination.address), indent=0, hang=2)
+            for note in report.notes:
+                render.prose(f"note: {note}", "warn", indent=0, hang=2)
     return 0
 
 

@@ -29,11 +29,15 @@ PolicyFor = Callable[[str, Accelerator], Policy]
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The verdict on a guest, and the sections it was made for; `cpus` in its order."""
+    """The verdict on a guest, and the sections it was made for; `cpus` in its order.
+
+    `notes` are those of the move: what is to be said of the records it was made from.
+    """
 
     sections: tuple[DeviceSection, ...]
     cpus: tuple[CpuState, ...]
     verdict: Verdict
+    notes: tuple[str, ...] = ()
 
     @property
     def accepted(self) -> bool:
@@ -126,7 +130,8 @@ class Judge:
 
     def foresee(self, source: End) -> Judgement:
         """The decision on the registers of `source`, a host, before anything has come."""
-        return Judgement((), (), self._verdict(replace(source, devices=())))
+        verdict, notes = self._verdict(replace(source, devices=()))
+        return Judgement((), (), verdict, notes)
 
     def __call__(self, machine: str, sections: Sequence[DeviceSection]) -> Judgement:
         """The decision on these sections. Raises StreamError, PolicyError."""
@@ -139,15 +144,17 @@ class Judge:
             fresh=never_ran(sections, cpus),
             sections=sections,
         )
-        return Judgement(tuple(sections), cpus, self._verdict(source, self._source))
+        verdict, notes = self._verdict(source, self._source)
+        return Judgement(tuple(sections), cpus, verdict, notes)
 
-    def _verdict(self, source: End, host: End | None = None) -> Verdict:
+    def _verdict(self, source: End, host: End | None = None) -> tuple[Verdict, tuple[str, ...]]:
+        """The verdict, and the notes of the move."""
         destination = self._destination
         move = Move.between(source, destination, host=host)
         policy = self._policy_for(
             str(source.machine or destination.machine or ""), destination.accelerator
         )
-        return judge(move, policy)
+        return judge(move, policy), move.notes
 
 
 def _words(guest: End, there: End) -> list[str]:

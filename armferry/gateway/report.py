@@ -79,6 +79,11 @@ class TransferReport:
         return self.before_state and not self.return_path and self.judgement is not None
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said of the records that the decision was made from."""
+        return () if self.judgement is None else self.judgement.notes
+
+    @property
     def fates(self) -> Counter[str]:
         """The same as `classes` in a person's words, each register once for all of its vCPUs."""
         if self.judgement is None:

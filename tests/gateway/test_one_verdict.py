@@ -2,6 +2,7 @@
 what runs beside a wrapped QEMU on its way in."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import permutations
 
 import pytest
@@ -77,3 +78,15 @@ def test_check_gateway_hook_and_wrapper_agree(
     else:
         assert changed_end(guest.saved, beside) == rewrite_tail(guest.saved, edit_of(checked))
     assert bool(printed) is (checked.answer is Answer.FAILS)
+
+
+def test_check_and_gateway_note_a_fingerprint_that_is_not_used(guests: dict[str, Subject]) -> None:
+    guest = guests["kvm_6.12_neoverse-n1_10.0.13"]
+    there = end_of(guests["kvm_6.17_neoverse-n1_10.0.13"].fingerprint)
+    stranger = replace(guest.end, guest=False, at_reset=True, machine="virt-9.2")
+    assert guest.saved is not None
+    carried = Judge(there, policy_for, stranger)(guest.machine, guest.saved.sections)
+    assert carried.notes == Move.between(guest.end, there, host=stranger).notes
+    (note,) = carried.notes
+    assert "machine type virt-9.2" in note
+    assert Judge(there, policy_for)(guest.machine, guest.saved.sections).notes == ()
