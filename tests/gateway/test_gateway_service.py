@@ -270,7 +270,7 @@ def test_known_source_is_refused_before_the_guest_is_paused(
     assert outcome.reason == (
         "the move is refused: ID_AA64ISAR0_EL1: the destination does not know it and no rule "
         "allows dropping it; the guest sees 0x11120 now; on the destination the register does "
-        "not exist (vCPU 0); decided on the source's fingerprint, before the guest was paused"
+        "not exist (vCPU 0); decided on the source's fingerprint; nothing was sent to the destination"
     )
 
 
