@@ -269,8 +269,8 @@ def test_known_source_is_refused_before_the_guest_is_paused(
     assert (outcome.ending, outcome.before_state) == (Ending.REFUSED, True)
     assert outcome.reason == (
         "the move is refused: ID_AA64ISAR0_EL1: the destination does not know it and no rule "
-        "allows dropping it; the guest sees 0x11120 now; on the destination the register does "
-        "not exist (vCPU 0); decided on the source's fingerprint; nothing was sent to the destination"
+        "allows dropping it; the guest sees 0x11120 now; on the destination the register does not "
+        "exist (vCPU 0); decided on the source's fingerprint; nothing was sent to the destination"
     )
 
 
