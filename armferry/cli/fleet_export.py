@@ -125,7 +125,9 @@ def _plan(path: Path) -> tuple[tuple[str, tuple[str, ...]], ...]:
             ]
             upgrades = [f"upgrade {host}" for host in wave["upgrades"]]
             title = f"Wave {number}: {len(steps)} moves, {len(upgrades)} upgrades"
-            shown.append((title, (*steps, *upgrades)))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            left = len(steps) - _STEPS
+            more = [f"and {left:,} moves more"] if left > 0 else []
+            shown.append((title, (*steps[:_STEPS], *more, *upgrades[:_STEPS])))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ArmferryError(f"{path}: no plan of armferry fleet plan: {error!r}") from None
     return tuple(shown)

@@ -27,7 +27,7 @@ def check_plan(document: Mapping[str, Any]) -> Checked:
         _Diary(document, checked).read()
     except _Enough:
         checked.faults.append("and more")
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         checked.faults.append(f"the document cannot be read: {type(error).__name__}: {error}")
     return checked
 

@@ -238,9 +238,10 @@ def limits_of(document: Mapping[str, Any]) -> Limits:
 
     def read(document: Mapping[str, Any]) -> Limits:
         part = document.get("limits", {})
-        return Limits(
-            int(part.get("wave", 1)), int(part.get("spare", 0)), bool(part.get("keep_way_back"))
-        )
+        wave, spare = int(part.get("wave", 1)), int(part.get("spare", 0))
+        if wave < 1 or spare < 0:
+            raise PlanDocumentError(f"a wave of {wave} hosts with {spare} spare is none")
+        return Limits(wave, spare, bool(part.get("keep_way_back")))
 
     return _read(read, document)
 
@@ -281,11 +282,12 @@ def replayed(document: Mapping[str, Any], done: int) -> PlanFleet:
             if word == "restart" and guest.host == destination:
                 asleep.setdefault(destination, set()).add(name)
                 continue
-            moved = replace(guest, host=destination)
+            there = hosts[destination]
+            moved = replace(guest, host=there.name)
             if word == "restart":
-                moved = _reborn(fleet, moved, hosts[destination].build)
+                moved = _reborn(fleet, moved, there.build)
             guests[name] = moved
-        except (KeyError, ValueError) as error:
+        except (LookupError, ValueError, TypeError) as error:
             raise PlanDocumentError(f"step {number} does not fit the fleet: {error}") from None
     return PlanFleet(tuple(hosts.values()), tuple(guests.values()), fleet.classes)
 
@@ -300,5 +302,5 @@ def _read(read: Callable[[Mapping[str, Any]], _T], document: Mapping[str, Any]) 
         return read(document)
     except KeyError as error:
         raise PlanDocumentError(f"the document has no {error}") from None
-    except (TypeError, ValueError, AttributeError, IndexError) as error:
+    except (TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         raise PlanDocumentError(f"the document is no plan: {error}") from None

@@ -4,13 +4,19 @@ import ast
 import copy
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from armferry.fleet.plan import checker
 from armferry.fleet.plan.checker import check_plan
+from armferry.fleet.plan.document import PlanDocumentError, limits_of, replayed, ways_of
+from armferry.fleet.plan.model import NoPlan
+from armferry.fleet.plan.solve import solve
 
 NEITHER = "is neither move nor restart with guest, from, to"
 COST = {"restarts": 0, "visible": 0, "entries": 0, "moves": 2, "waves": 2, "early": 0}
@@ -130,3 +136,41 @@ def test_checker_shares_no_code_with_the_planner() -> None:
     assert {one for one in imported if one and one.startswith("armferry")} == {
         "armferry.fleet.plan.checked"
     }
+
+
+ANYTHING = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(), st.sampled_from(["a", "web", "old"])
+    ),
+    lambda one: st.one_of(
+        st.lists(one, max_size=4),
+        st.dictionaries(st.sampled_from(["name", "host", "birth", "only", "steps"]), one),
+    ),
+    max_leaves=6,
+)
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every container in a document, with each of its keys."""
+    keys = value if isinstance(value, dict) else range(len(value) if isinstance(value, list) else 0)
+    for key in list(keys):
+        yield value, key
+        yield from places(value[key])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_any_document_is_checked_or_refused_by_name(data: st.DataObject) -> None:
+    document = plan()
+    place, key = data.draw(st.sampled_from(list(places(document))))
+    place[key] = data.draw(ANYTHING)
+    check_plan(document)
+    try:
+        half = replayed(document, data.draw(st.integers(0, 4)))
+        ways, limits = ways_of(document), limits_of(document)
+    except PlanDocumentError:
+        return
+    try:
+        solve(half, ways, limits, states=200)
+    except NoPlan:
+        return
