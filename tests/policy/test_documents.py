@@ -289,3 +289,10 @@ reason = "both."
 def test_a_list_that_names_no_register_is_refused(registers: str) -> None:
     with pytest.raises(DocumentError, match="p: entry 1: register: "):
         parse_document(f"[[entry]]\nregister = {registers}\naction = 'hidden'", "p")
+
+
+def test_a_file_longer_than_any_policy(tmp_path: Path) -> None:
+    long = tmp_path / "long.toml"
+    long.write_bytes(b"#" * ((1 << 20) + 1))
+    with pytest.raises(DocumentError, match=r"long\.toml: no policy is longer than \d+ bytes"):
+        read_file(long)
