@@ -59,10 +59,12 @@ def test_commands_print_what_the_readme_says(folder: Path) -> None:
         )
 
 
+MADE = ("tutorial.md", "commands.md")
+"""Pages that the site alone has (tools/docs_site.py); `make docs` checks links to them."""
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/*/*.md")]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     for target in LINK.findall(page.read_text(encoding="utf-8")):
-        assert (page.parent / target).exists(), target
+        assert target in MADE or (page.parent / target).exists(), target
