@@ -49,6 +49,7 @@ _NETWORK_WAYS = tuple(
 _STRIPE = 1 << 20
 _TICKS = os.sysconf("SC_CLK_TCK")
 _LIMIT = 300.0
+_ACCEPTS = "00010000"  # flags of a UNIX socket that listens, in /proc/net/unix
 
 
 @dataclass(frozen=True)
@@ -243,14 +244,15 @@ def _relay(
 def _listens(pid: int, address: str) -> bool:
     """Whether somebody listens at `address`, seen from the network namespace of process `pid`."""
     family, _, rest = address.partition(":")
-    if family == "unix":
-        return Path(rest).exists()
-    port = f":{int(rest.rpartition(':')[2]):04X}"
+    table = "unix" if family == "unix" else "tcp"
     try:
-        rows = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
+        rows = Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]
     except OSError:
         return False
     fields = (row.split() for row in rows)
+    if family == "unix":  # a path is there before anybody listens
+        return any(one[-1] == rest and one[3] == _ACCEPTS for one in fields)
+    port = f":{int(rest.rpartition(':')[2]):04X}"
     return any(one[1].endswith(port) and one[3] == "0A" for one in fields)
 
 
