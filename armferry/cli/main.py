@@ -5,6 +5,7 @@ Exit codes: 0 works, 1 works with armferry, 2 will not work, 3 bad usage or inpu
 error; a traceback comes with --debug only.
 """
 
+import gc
 import os
 import shlex
 import signal
@@ -41,7 +42,12 @@ def main(words: Sequence[str] | None = None) -> int:
             from armferry.cli.completion import complete
 
             complete()
-        arguments = make_parser(command).parse_args(words)
+        # what is loaded here stays: to look through it for rubbish would take a tenth of the time
+        gc.disable()
+        try:
+            arguments = make_parser(command).parse_args(words)
+        finally:
+            gc.enable()
         code: int = arguments.func(arguments)
         sys.stdout.flush()
     except ArmferryError as error:
