@@ -11,8 +11,11 @@ SOURCES := $(shell find armferry -type f -not -name '*.pyc') pyproject.toml hatc
 # What mypy reads; a room may have a conftest.py of its own, hence the explicit package bases.
 CODE := $(wildcard armferry tests benchmarks fuzz tools/*.py hatch_build.py)
 PYTEST := $(BIN)/pytest -n 2 --durations=40 --durations-min=5
+# The tests of the rooms that decide, without programs beside Python.
+DECIDING := tests/registers tests/stream tests/policy tests/decide
+QUICK := not full and not qemu and not kernel
 
-.PHONY: help man docs deb venv wheels rig lint test test-full demo bench fuzz faults live soak lock
+.PHONY: help man docs deb venv wheels rig lint test test-full coverage mutate demo bench fuzz faults live soak lock
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -67,8 +70,15 @@ lint: venv ## ruff and mypy
 test: rig lint docs ## lint, documentation and tests, in minutes
 	$(PYTEST) -m "not full"
 
-test-full: rig lint ## lint and all tests, with the long sweeps
+test-full: rig lint coverage ## lint and all tests, with the long sweeps
 	$(PYTEST) -m ""
+
+coverage: venv ## branch coverage of the rooms that decide, by their own tests alone
+	$(BIN)/coverage run -m pytest -q --hypothesis-profile=few -m "$(QUICK)" $(DECIDING)
+	$(BIN)/coverage report
+
+mutate: venv ## changes in the rooms that decide that no test sees (MUTANTS=, SEED=)
+	$(BIN)/python tools/mutate.py --mutants $(or $(MUTANTS),120) --seed $(or $(SEED),1)
 
 # Needs the command alone and two QEMUs, fetched side by side; a .venv for developers serves too.
 demo: ## a guest moved between QEMUs that refuse each other; its files are left in ./demo
