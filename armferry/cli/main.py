@@ -47,6 +47,7 @@ def main(words: Sequence[str] | None = None) -> int:
         try:
             arguments = make_parser(command).parse_args(words)
         finally:
+            gc.freeze()
             gc.enable()
         code: int = arguments.func(arguments)
         sys.stdout.flush()
