@@ -92,6 +92,7 @@ demo: ## a guest moved between QEMUs that refuse each other; its files are left 
 bench: rig ## how fast the data path and the wrapper are
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.decision
+	$(BIN)/python -m benchmarks.fleet
 	$(BIN)/python -m benchmarks.fleet_plan
 	$(BIN)/python -m benchmarks.gateway
 	$(BIN)/python -m benchmarks.wrapper
