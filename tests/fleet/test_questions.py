@@ -173,3 +173,23 @@ def test_drain_says_why_a_guest_has_no_place(tmp_path: Path) -> None:
         standing_of(tmp_path, report("a1", "6.12", time=NOW + 9, guests=(huge,))), "a1"
     )
     assert one.why == "no host that takes it has room"
+
+
+def test_the_same_answers_from_each_database(store_url: str, tmp_path: Path) -> None:
+    reports = (
+        report("a1", "6.12", guests=(guest("fine"),), site="north"),
+        report("b1", "6.17", guests=(guest("stuck", pins=("a1", "b2")),), site="south"),
+        report("c1", "7.3", time=NOW - 100_000),
+    )
+    database = open_database(store_url)
+    write_reports(database, reports)
+    asked = Standing(Store(database))
+    kept = standing_of(tmp_path, *reports)
+    for by in By:
+        assert matrix(asked, by) == matrix(kept, by)
+    assert summary(asked, NOW) == summary(kept, NOW)
+    assert stranded(asked) == stranded(kept)
+    assert drain_check(asked, "b1") == drain_check(kept, "b1")
+    assert asked.store.fleet() == kept.store.fleet()
+    assert asked.store.used() == {"a1": 4 << 30, "b1": 4 << 30}
+    assert [one.id for one in asked.store.guests(pinned=True)] == ["stuck"]
