@@ -126,6 +126,7 @@ def test_file_that_is_no_saved_state(
         ("inspect", path, "--json"),
         ("check", destination, "--to", path),
         ("ferry", path, "--in-place", "--to", destination),
+        ("ferry", path, "-", "--to", destination),
     ]
     for command in outside:
         done = armferry(*command)
@@ -138,7 +139,6 @@ def test_file_that_is_no_saved_state(
         ("diff", destination, path),
         ("check", path, "--to", destination),
         ("ferry", path, out, "--to", destination),
-        ("ferry", path, "-", "--to", destination),
         ("fingerprint", "stream", path, "-o", out),
     ]
     for command in inside:
