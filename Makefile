@@ -67,10 +67,10 @@ lint: venv ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict --explicit-package-bases $(CODE)
 
-test: rig lint docs ## lint, documentation and tests, in minutes
+test: rig lint docs coverage ## lint, documentation and tests, in minutes
 	$(PYTEST) -m "not full"
 
-test-full: rig lint coverage ## lint and all tests, with the long sweeps
+test-full: rig lint docs coverage ## lint and all tests, with the long sweeps
 	$(PYTEST) -m ""
 
 coverage: venv ## branch coverage of the rooms that decide, by their own tests alone

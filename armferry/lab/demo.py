@@ -140,11 +140,13 @@ class _Story:
         machine = f"-M {_MACHINE} -cpu {_CPU} -smp {self._spec.smp} -m {self._spec.memory}"
         quoted = [shlex.quote(str(p)) for p in (self._folder.resolve(), programs, new.launcher)]
         for command in (
-            "cd {}; PATH={}:$PATH; export ARMFERRY_QEMU={}".format(*quoted),
+            f"cd {quoted[0]}",
+            f"export PATH={quoted[1]}:$PATH",
+            f"export ARMFERRY_QEMU={quoted[2]}",
             f"armferry check guest.from-{old.version} --to {self._host(new)}",
             f"armferry inspect guest.for-{new.version}",
-            f"armferry-qemu {machine} -display none -nodefaults -kernel guest.elf \\",
-            f"    -serial stdio -incoming file:guest.from-{old.version}",
+            f"armferry-qemu {machine} -display none -nodefaults \\",
+            f"    -kernel guest.elf -serial stdio -incoming file:guest.from-{old.version}",
         ):
             print(f"{_INDENT}{command}")
         print("\nThe last one lets the new QEMU load the old one's file as it is: Ctrl-C ends it.")
