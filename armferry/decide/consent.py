@@ -36,11 +36,7 @@ def accepts_subsection(accepted: AcceptedRisk, name: str) -> bool:
 
 
 def _accepts_sort(accepted: AcceptedRisk, risk: Risk) -> bool:
-    match risk:
-        case Risk.GUEST_VISIBLE:
-            return accepted.guest_visible or accepted.lossy
-        case Risk.LOSSY:
-            return accepted.lossy
-        case Risk.BREAKS:
-            return accepted.breaks
-    return True
+    """Whether the whole sort of a risk above lossless may be taken."""
+    if risk is Risk.GUEST_VISIBLE:
+        return accepted.guest_visible or accepted.lossy
+    return accepted.lossy if risk is Risk.LOSSY else accepted.breaks

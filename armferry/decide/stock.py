@@ -113,7 +113,7 @@ class _Load:
                 case BlockProblem.TOO_LARGE:
                     sizes = f"{one.here:#x} > {grown_limit(one.name):#x}"
                     cause = f"Size too large: {one.name}: {sizes}: Invalid argument"
-                case BlockProblem.PAGE_SIZE:
+                case _:  # the page size: what is only on the destination is not refused
                     sizes = f"{one.there} != {one.here}"
                     cause = f"Mismatched RAM page size {one.name} (local) {sizes}"
             self._lines.append(cause)

@@ -1,5 +1,7 @@
 """Causes in English: the only place where the reason of a register's outcome becomes a sentence."""
 
+from typing import assert_never
+
 from armferry.decide.causes import (
     Arrives,
     AtMost,
@@ -129,6 +131,8 @@ def _sentence(index: int, cause: Cause, *, planned: bool) -> str:
                 f"kvm-psci-version pins PSCI {version}, which the destination does not offer: "
                 f"{differences(index, version.value, own)}"
             )
+        case _ as never:
+            assert_never(never)
 
 
 def _asks(name: str, risk: Risk) -> str:
@@ -155,6 +159,8 @@ def _permission(permission: Permission) -> str:
             return "the destination's QEMU loads the guest without it"
         case Unlisted():
             return "the destination has it, though not in its list"
+        case _ as never:
+            assert_never(never)
 
 
 def _refusal(index: int, refused: Fixed | AtMost | Lacks | NotKept | Unsure | TakesAway) -> str:
@@ -172,6 +178,8 @@ def _refusal(index: int, refused: Fixed | AtMost | Lacks | NotKept | Unsure | Ta
             return f"the destination lacks {_shown(index, bits)}"
         case NotKept(bits):
             return f"the destination's QEMU does not keep its bits {bits:#x}"
+        case _ as never:
+            assert_never(never)
 
 
 def _change(rule: Change) -> str:
@@ -190,6 +198,8 @@ def _change(rule: Change) -> str:
             return f"its bits {bits:#x} do not stay and are the destination's"
         case Meaningless(bits):
             return f"its bits {bits:#x} do not stay and mean nothing (RES0): left out"
+        case _ as never:
+            assert_never(never)
 
 
 def _evidence(evidence: Evidence) -> str:
@@ -208,6 +218,8 @@ def _evidence(evidence: Evidence) -> str:
             return "it is zero, as after reset"
         case NotInUse():
             return "the guest uses neither the physical counter nor its timer"
+        case _ as never:
+            assert_never(never)
 
 
 def _state(index: int, harm: Harm) -> str:
@@ -233,6 +245,8 @@ def _cost(index: int, harm: Harm) -> str:
             return f"the guest sees {_shown(index, before)} now; {_later(index, after)}" + _breaks(
                 harm
             )
+        case _ as never:
+            assert_never(never)
 
 
 def _later(index: int, after: int | NotKnown | None) -> str:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import assert_never
 
 from armferry.policy.errors import RuleError
 from armferry.policy.rules import (
@@ -103,14 +104,8 @@ def format_selector(select: Selector) -> str:
 
 
 def format_register(index: int) -> str:
-    """The register's name where it reads back as this very index, its index otherwise."""
-    called = name(index)
-    try:
-        if parse_register(called) == index:
-            return called
-    except RegisterTextError:
-        return f"{index:#018x}"
-    return f"{index:#018x}"
+    """The register's name, or its index where it has none: both read back as this very index."""
+    return name(index)
 
 
 def parse_rule(select: Selector, text: str, where: str) -> Tolerance:
@@ -145,6 +140,8 @@ def format_rule(tolerance: Tolerance) -> str:
             return "take destination's"
         case Rekey(new=new):
             return f"re-key {format_register(new)}"
+        case _ as never:
+            assert_never(never)
 
 
 def parse_number(text: str, where: str) -> int:

@@ -339,3 +339,14 @@ def test_two_pins_and_an_impossible_index_are_problems() -> None:
         ),
         "kvm-psci-version is set to 1.1 and 1.3; 1.1 is used: keep one (from --tolerate)",
     ]
+
+
+@given(
+    st.sampled_from([0x6030, 0x6020, 0x6040, 0x4020, 0x4030]),
+    st.sampled_from([0x10, 0x11, 0x13, 0x14, 0x15, 0x16, 0x20]),
+    st.integers(0, 0xFFFF),
+)
+def test_the_name_of_any_register_reads_back(size: int, group: int, number: int) -> None:
+    index = size << 48 | group << 16 | number
+    rule = NotOnBothEnds(index)
+    assert parse_tolerance(format_tolerance(rule)) == rule
