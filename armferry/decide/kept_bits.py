@@ -20,9 +20,6 @@ _PMU_SHIFT = 8
 _PMU_3_5 = 6
 _IMPLEMENTATION_DEFINED = 0xF
 _EVENT_COUNTERS = frozenset(f"PMEVCNTR{number}_EL0" for number in range(31))
-_TIMER_CONTROLS = frozenset(
-    f"CNT{which}_CTL_EL{level}" for which, level in (("P", 0), ("V", 0), ("HP", 2), ("HV", 2))
-)
 _VECTOR_BASES = frozenset(f"VBAR_EL{level}" for level in (1, 2, 3))
 
 
@@ -61,8 +58,6 @@ def _res0(index: int, registers: Mapping[int, int]) -> int:
         return _HIGH_HALF if index >> 52 & 0xF == 2 else 0  # AArch32, 32 bits wide
     name = describe(index).name
     if name in _EVENT_COUNTERS and not _long_event_counters(registers):
-        return _HIGH_HALF
-    if name in _TIMER_CONTROLS:
         return _HIGH_HALF
     if name in _VECTOR_BASES:
         return 0x7FF

@@ -39,7 +39,6 @@ from armferry.policy import (
 from armferry.registers import (
     Accelerator,
     Kind,
-    counts_vcpus,
     describe,
     differing_fields,
     field_fits,
@@ -78,8 +77,6 @@ def refusal(index: int, source: int, destination: Destination) -> Refusal | None
             return None
         return NotKept(bits) if destination.kept.get(index) else Fixed(own)
     if not (register.constant or register.kind.is_firmware):
-        return None
-    if counts_vcpus(index) and not destination.same_vcpus:
         return None
     answer = put(index, source, destination)
     if answer is Put.TAKEN:

@@ -1,16 +1,17 @@
 """The register set that every host of a group can give a guest."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 
 from armferry.decide.baseline import make_baseline
 from armferry.decide.merge import decide
-from armferry.ends import End, HostFacts
+from armferry.ends import UNKNOWN, End, HostFacts, NotKnown
 from armferry.hosts.fingerprints.as_end import end_of
 from armferry.hosts.fingerprints.atlas import read_atlas
 from armferry.policy import EMPTY
-from armferry.registers import name, parse_register
+from armferry.registers import Accelerator, name, parse_register
 
 PSCI = parse_register("PSCI_VERSION")
 
@@ -93,3 +94,50 @@ def test_what_no_list_holds() -> None:
     ]
     large = replace(there, host=replace(facts, page_bytes=65536))
     assert not make_baseline([here, large]).steal_time
+
+
+SERVICES, MMFR1, VECTORS = map(parse_register, ("STD_BMAP", "ID_AA64MMFR1_EL1", "ZCR_EL1"))
+SPEC_SEI, ALL = 1 << 24, (1 << 64) - 1
+
+
+def bare(
+    text: str,
+    registers: Mapping[int, int],
+    sve_bits: frozenset[int] | NotKnown = UNKNOWN,
+    writable: Mapping[int, int] | NotKnown = UNKNOWN,
+) -> End:
+    facts = HostFacts(sve_bits=sve_bits)
+    return End(text, (registers,), Accelerator.KVM, True, host=facts, writable=writable)
+
+
+def test_only_services_that_every_firmware_offers() -> None:
+    made = make_baseline([bare("A", {SERVICES: 0b101}), bare("B", {SERVICES: 0b110})])
+    assert made.possible
+    assert made.registers == {SERVICES: 0b100}
+    assert [dict(part.changed) for part in made.hosts] == [
+        {SERVICES: (0b101, 0b100)}, {SERVICES: (0b110, 0b100)}
+    ]  # fmt: skip
+
+
+def test_the_higher_value_where_that_is_the_careful_one() -> None:
+    """SpecSEI warns of what may happen: the guest is to expect it on every host."""
+    settable = {MMFR1: ALL}
+    hosts = [
+        bare("A", {MMFR1: SPEC_SEI}, writable=settable),
+        bare("B", {MMFR1: 0}, writable=settable),
+    ]
+    for ends in (hosts, hosts[::-1]):
+        made = make_baseline(ends)
+        assert made.possible
+        assert made.registers == {MMFR1: SPEC_SEI}
+
+
+def test_vector_lengths_that_another_host_lacks_are_turned_off() -> None:
+    long = bare("A", {VECTORS: 0}, frozenset({128, 256, 512}))
+    short = bare("B", {VECTORS: 0}, frozenset({128, 256}))
+    made = make_baseline([long, short])
+    assert [part.vectors_off for part in made.hosts] == [(512,), ()]
+    assert [part.as_it_is for part in made.hosts] == [False, True]
+    not_said = make_baseline([long, bare("C", {VECTORS: 0})])
+    assert [part.vectors_off for part in not_said.hosts] == [(), ()]
+    assert "vector lengths of C not recorded, so not compared" in not_said.notes

@@ -4,11 +4,13 @@ import pytest
 
 from armferry.decide import judge
 from armferry.decide.features import CommonCause, common_causes
-from armferry.ends import Move
+from armferry.ends import Destination, Move
 from armferry.hosts.fingerprints.as_end import end_of
 from armferry.hosts.fingerprints.atlas import read_atlas
 from armferry.policy import EMPTY
-from armferry.registers import name
+from armferry.registers import Accelerator, name, parse_register
+
+from .moves import move_of
 
 
 def causes(here: str, there: str) -> dict[str, CommonCause]:
@@ -41,3 +43,14 @@ def test_caches_that_newer_kernels_list() -> None:
 @pytest.mark.parametrize("there", ["6.17/neoverse-n1", "6.12/neoverse-n1"])
 def test_few_registers_stay_single_lines(there: str) -> None:
     assert causes("6.12/neoverse-n1", there) == {}
+
+
+def test_memory_tagging_that_one_end_was_started_without() -> None:
+    tags = {parse_register(one): 0 for one in ("RGSR_EL1", "GCR_EL1", "TFSR_EL1", "TFSRE0_EL1")}
+    verdict = judge(move_of([{}], Destination(tags, Accelerator.KVM)), EMPTY)
+    (cause,) = common_causes(verdict.decisions[0].anomalies)
+    assert cause.counted == "4 of memory tagging (RGSR_EL1, GCR_EL1, TFSR_EL1, ...)"
+    assert cause.why == (
+        "the destination lists registers of memory tagging, the source does not "
+        "(-machine mte=on or off)"
+    )

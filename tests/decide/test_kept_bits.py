@@ -112,3 +112,14 @@ def test_kvm_keeps_what_it_takes() -> None:
     guest = End("GUEST", ({COUNTER: OVERFLOWN},), Accelerator.KVM, False, guest=True)
     host = End("HOST", ({COUNTER: 0},), Accelerator.KVM, True, cpu="host")
     assert judge(Move.between(guest, host, qemu="10.0.13"), EMPTY).answer is Answer.WORKS
+
+
+def test_a_number_of_vcpus_is_not_compared_with_a_record_of_another_number() -> None:
+    cores = parse_register("L2CTLR_EL1")
+    host = End("HOST", ({cores: 1 << 24},), Accelerator.TCG, True, cpu="cortex-a57")
+    answers = []
+    for vcpus in (1, 2):
+        lists = ({cores: 0},) * vcpus
+        guest = End("GUEST", lists, Accelerator.TCG, False, guest=True)
+        answers.append(judge(Move.between(guest, host, qemu="10.0.13"), EMPTY).answer)
+    assert answers == [Answer.FAILS, Answer.WORKS]

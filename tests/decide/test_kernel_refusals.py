@@ -206,3 +206,10 @@ def test_what_the_guest_reads_of_a_value_that_was_taken(
 ) -> None:
     index = parse_register(register)
     assert kept(index, source, Destination({index: own}, KVM)) == after
+
+
+def test_a_pair_is_kept_as_put_where_nothing_shows_that_it_is_cleared() -> None:
+    enabled, overflows = parse_register("PMINTENSET_EL1"), parse_register("PMOVSSET_EL0")
+    own = {enabled: 0}
+    assert kept(enabled, 5, Destination(own, KVM)) == 5
+    assert kept(enabled, 5, Destination(own | {overflows: 1}, KVM)) == 0

@@ -279,3 +279,23 @@ def test_a_record_without_the_guests_memory_says_so() -> None:
     assert [weight for weight, _, _ in said(here, there)] == [
         *(Weight.REFUSED, Weight.REFUSED, Weight.REFUSED, Weight.NOTED)
     ]
+
+
+def test_memory_of_the_board_that_only_a_record_has_is_not_worth_a_word() -> None:
+    assert said((), (RAM,), whole=False) == []
+    assert said((), (RAM,)) != []
+
+
+def test_memory_tags_of_another_size_cannot_be_left_out() -> None:
+    here, there = RamBlock("mach-virt.tag", 2 * MIB), RamBlock("mach-virt.tag", 4 * MIB)
+    assert said((here,), (there,)) == [
+        (
+            Weight.REFUSED,
+            False,
+            (
+                "memory block mach-virt.tag (memory tags) has 2 MiB here, 4 MiB on the "
+                "destination: the guest was started with mte=on: start the destination with "
+                "-machine mte=on"
+            ),
+        )
+    ]

@@ -18,7 +18,7 @@ from armferry.decide import (
     verdict_document,
 )
 from armferry.ends import Destination, SourceFacts
-from armferry.policy import EMPTY, from_options
+from armferry.policy import EMPTY, aggregate, from_options, parse_document
 from armferry.registers import Accelerator, parse_register
 
 from .moves import move_of
@@ -121,3 +121,24 @@ def test_options_of_a_plan_go_to_the_qemu_they_are_for() -> None:
     )
     nothing = make_plan(move_of([{TTBR: 1}], Destination({TTBR: 1}, KVM)), EMPTY)
     assert (plan_globals(nothing), plan_starts(nothing), plan_compat(nothing)) == ((), {}, "")
+
+
+def test_a_reset_value_that_a_document_states_is_evidence() -> None:
+    rule = 'register = "TCR2_EL1"\naction = "only-source-if-reset"\nreset = [7]\n'
+    policy = aggregate("none", KVM, files=[parse_document(f"[[entry]]\n{rule}", "site")])
+    kept, used = (decide({TCR2: value}, Destination({}, KVM), policy) for value in (7, 6))
+    assert kept.outcomes[0].why == (
+        "may be dropped while it holds its reset value; 0x7 is its known reset value, so nothing "
+        "is lost"
+    )
+    assert not used.accepted
+
+
+def test_what_the_destination_has_outside_its_list_may_stay_behind() -> None:
+    there = Destination({}, TCG, unlisted={MIDR: 0x410FD034})
+    same, other = (decide({MIDR: value}, there, EMPTY) for value in (0x410FD034, 0x410FD070))
+    assert same.outcomes[0].why == (
+        "the destination has it, though not in its list; the destination holds the same value, so "
+        "nothing is lost"
+    )
+    assert not other.accepted

@@ -228,3 +228,19 @@ def test_what_no_policy_mends(sections: dict[str, Any], words: str) -> None:
     plan = make_plan(move(HOST, HOST, **sections), EMPTY)
     assert not plan.works
     assert plan_prose(plan, "GUEST", "HOST") == words
+
+
+def test_permissions_of_one_cause_are_one_line_unless_all_are_asked_for() -> None:
+    tags = ("RGSR_EL1", "GCR_EL1", "TFSR_EL1", "TFSRE0_EL1")
+    guest = {parse_register(one): 1 for one in tags}
+    plan = make_plan(move(guest | {PIR: 5}, {TPIDR: 0}), EMPTY)
+    assert plan_prose(plan, "GUEST", "HOST") == (
+        "GUEST needs 5 permissions to move to HOST, risk lossy:\n"
+        "  4 of memory tagging (RGSR_EL1, GCR_EL1, TFSR_EL1, ...)\n"
+        "    the source lists registers of memory tagging, the destination does not (-machine "
+        "mte=on or off) (risk lossy; 4 rules; --verbose and the policy file list them)\n"
+        "  PIR_EL1 (0x603000000013c513): safe-missing\n"
+        "    the destination does not know it; the guest's value is 0x5 (risk lossy)"
+    )
+    every = plan_prose(plan, "GUEST", "HOST", verbose=True).splitlines()
+    assert [line.split()[0] for line in every[1::2]] == [*tags, "PIR_EL1"]

@@ -338,3 +338,21 @@ def test_a_record_of_the_bare_board_says_nothing_of_what_is_added(
     """A user network (Multipass, UTM, Lima) and the bus behind a PCI bridge have no place."""
     found = findings(device(name, instance=instance), CPU, device("timer"))
     assert [one.effect for one in found] == ([] if added else [Effect.REFUSED])
+
+
+def test_a_subsection_that_both_ends_write_is_no_difference() -> None:
+    assert findings(*[device("pl011", part("pl011/other"))] * 2, fresh=True) == ()
+
+
+def banked(*inside: StructLayout) -> DeviceLayout:
+    """A device of two banks, each with a line that holds subsections."""
+    line = StructLayout("line", 1, (FieldLayout("level", "uint64", 8, 1),), inside)
+    bank = StructLayout("bank", 1, (FieldLayout("line", "struct", line.length, 1, line),), ())
+    fields = (FieldLayout("bank", "struct", bank.length, 2, bank),)
+    return DeviceLayout("pl011", 0, 1, StructLayout("pl011", 1, fields, ()))
+
+
+def test_a_subsection_inside_structures_is_named_and_is_no_longer_field() -> None:
+    (found,) = findings(banked(part("line/edge")), banked(), fresh=True)
+    assert (found.effect, found.subject) == (Effect.REFUSED, "line/edge")
+    assert findings(*[banked(part("line/edge"))] * 2, fresh=True) == ()

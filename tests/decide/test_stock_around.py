@@ -1,5 +1,7 @@
 """What stock QEMU says of a guest before any register: machine type, memory, vCPUs, devices."""
 
+from dataclasses import replace
+
 import pytest
 
 from armferry.decide import MessageClass, stock_verdict
@@ -144,3 +146,38 @@ def test_a_subsection_of_a_device_that_the_release_does_not_know(qemu: str) -> N
             "load of migration failed: No such file or directory"
         )
         assert nested.message == f"Failed to load arm_gicv3:queue\n{outer.message}"
+
+
+def test_the_first_refused_block_behind_one_of_the_record_is_named() -> None:
+    there = (RamBlock("mach-virt.ram", 1), RamBlock("pvtime", 4096))
+    here = (RAM, RamBlock("pvtime", 65536))
+    verdict = stock_verdict(move(OWN_LINE, memory=(here, there), whole=False))
+    assert verdict.message.startswith("Size mismatch: pvtime: 0x10000 != 0x1000: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "whole", "loads"),
+    [
+        ("0000:00:01.0/virtio-net", False, True),
+        ("0000:00:01.0/virtio-net", True, False),
+        ("pl031", False, False),
+    ],
+)
+def test_a_device_of_the_command_line_is_there_unless_the_record_is_whole(
+    name: str, whole: bool, loads: bool
+) -> None:
+    made = move(OWN_LINE, devices=(device("pl011"),), whole=whole)
+    guest = replace(made.source, devices=(device("pl011"), device(name)))
+    assert stock_verdict(replace(made, source=guest)).loads is loads
+
+
+def test_a_newer_release_names_the_subsection_that_it_does_not_know() -> None:
+    """`virtio/128bit_features` came with 11.1."""
+    newer = device("virtio", StructLayout("virtio/128bit_features", 1, (), ()))
+    assert stock_verdict(move(ONE_LINE, devices=(newer,))).loads
+    verdict = stock_verdict(move("11.0.2", devices=(newer,)))
+    assert verdict.message_class is MessageClass.UNKNOWN_SUBSECTION
+    assert verdict.message == (
+        f"{EINVAL}: error while loading state for instance 0x0 of device 'virtio': "
+        "VM subsection 'virtio/128bit_features' in 'virtio' does not exist"
+    )

@@ -339,3 +339,10 @@ def test_no_version() -> None:
         "'trixie' is no version of QEMU; write it as qemu-system-aarch64 --version does, such as "
         "10.0.13"
     )
+
+
+def test_a_vector_register_is_called_by_its_index() -> None:
+    z0 = parse_register("Z0")
+    verdict = stock({TPIDR: 1, z0: 2}, {TPIDR: 0}, "11.1.3", Accelerator.KVM)
+    assert verdict.culprits == (z0,)
+    assert f"SVE register {z0:x} in the incoming stream but unknown" in verdict.message

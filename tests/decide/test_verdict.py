@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from armferry.decide import Answer, Risk, decide, judge, stock_verdict, verdict_document
 from armferry.decide.shared import decide_all
-from armferry.ends import Destination, Move
+from armferry.ends import Destination, End, Move
 from armferry.policy import EMPTY, Policy, from_options
 from armferry.registers import Accelerator, parse_register
 from armferry.stream.description import DeviceLayout, StructLayout
@@ -133,3 +133,55 @@ def test_what_was_not_measured_is_said(
     assert [note for note in verdict.notes if "not measured" in note] == [
         f"{one}: what is known of {one.rpartition(' ')[2]} is taken for it" for one in said
     ]
+
+
+def test_what_is_left_out_of_each_section_is_listed_by_section() -> None:
+    parts = ("arm_gicv3/gicd_nmi", "arm_gicv3_cpu/nmi")
+
+    def device(instance: int, *inside: str) -> DeviceLayout:
+        below = tuple(StructLayout(name, 1, (), ()) for name in inside)
+        return DeviceLayout("arm_gicv3", instance, 1, StructLayout("arm_gicv3", 1, (), below))
+
+    guest = End(
+        "GUEST",
+        ({TTBR: 1},),
+        TCG,
+        False,
+        guest=True,
+        devices=(device(0, *parts), device(1, *parts)),
+        parts={
+            ("arm_gicv3", 0, parts[0]): bytes(4),
+            ("arm_gicv3", 0, parts[1]): bytes(4),
+            ("arm_gicv3", 1, parts[0]): bytes(4),
+            ("arm_gicv3", 1, parts[1]): b"\0\0\0\1",  # in use
+        },
+    )
+    host = End("HOST", ({TTBR: 0},), TCG, True, devices=(device(0), device(1)))
+    verdict = judge(Move.between(guest, host, qemu="7.2.22"), EMPTY)
+    assert verdict.dropped_elsewhere == {
+        ("arm_gicv3", 0): frozenset(parts),
+        ("arm_gicv3", 1): frozenset(parts[:1]),
+    }
+    assert verdict.dropped_subsections(0) == frozenset()
+    assert not verdict.all_compared  # of a host without memory, machine type and the rest
+
+
+def test_a_pin_of_psci_says_nothing_of_other_firmware() -> None:
+    workaround = parse_register("SMCCC_ARCH_WORKAROUND_1")
+    policy = from_options(
+        psci_versions=["1.1"],
+        tolerate=["SMCCC_ARCH_WORKAROUND_1: cap at destination"],
+        accept_risk=["guest-visible"],
+    )
+    [outcome] = decide({workaround: 2}, Destination({workaround: 1}, KVM), policy).outcomes
+    assert outcome.outgoing == 1
+    assert outcome.why == "it is capped at the destination's: not required -> available"
+
+
+def test_no_cap_at_a_version_that_there_is_not() -> None:
+    policy = from_options(
+        tolerate=["PSCI_VERSION: cap at destination"], accept_risk=["guest-visible"]
+    )
+    [outcome] = decide({PSCI: 0x3}, Destination({PSCI: 0x10001}, KVM), policy).outcomes
+    assert outcome.refused
+    assert outcome.outgoing is None

@@ -20,6 +20,7 @@ from armferry.policy import (
     PsciVersion,
     Tolerance,
     TolerancePlaced,
+    from_options,
     parse_document,
     read_file,
     read_site,
@@ -296,3 +297,14 @@ def test_a_file_longer_than_any_policy(tmp_path: Path) -> None:
     long.write_bytes(b"#" * ((1 << 20) + 1))
     with pytest.raises(DocumentError, match=r"long\.toml: no policy is longer than \d+ bytes"):
         read_file(long)
+
+
+def test_entries_of_one_accelerator_alone() -> None:
+    told = from_options(tolerate=["PSCI_VERSION: cap at destination"])
+    text = to_toml(told, accelerator=Accelerator.KVM)
+    assert 'accelerator = "kvm"\n' in text
+    document = parse_document(text, "p.toml")
+    assert [p.tolerance for p in document.general(Accelerator.KVM).tolerances] == [
+        CapAtDestination(PSCI)
+    ]
+    assert document.general(Accelerator.TCG).tolerances == ()

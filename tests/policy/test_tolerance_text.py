@@ -21,6 +21,7 @@ from armferry.policy import (
     Tolerance,
     TolerancePlaced,
     format_tolerance,
+    from_options,
     parse_tolerance,
     problems,
 )
@@ -350,3 +351,10 @@ def test_the_name_of_any_register_reads_back(size: int, group: int, number: int)
     index = size << 48 | group << 16 | number
     rule = NotOnBothEnds(index)
     assert parse_tolerance(format_tolerance(rule)) == rule
+
+
+def test_a_rule_for_another_register_than_the_hidden_one_is_no_problem() -> None:
+    hidden = from_options(hidden=["TCR2_EL1"], tolerate=["PIR_EL1: not-on-both-ends"])
+    assert problems(hidden) == ()
+    again = from_options(hidden=["TCR2_EL1"], tolerate=["TCR2_EL1: not-on-both-ends"])
+    assert len(problems(again)) == 1
