@@ -53,13 +53,11 @@ class ConfigurationReader:
     def read(self, view: Buffer, position: int, base: int) -> int | None:
         """Reads the part at `position`; returns where it ends, None while it is not whole.
 
-        `base` is the stream offset of `view[0]`. Raises CorruptStream, OversizedStream or
-        UnsupportedStream.
+        At least its first byte has come; `base` is the stream offset of `view[0]`. Raises
+        CorruptStream, OversizedStream or UnsupportedStream.
         """
         if self._machine is None:
             return self._read_machine(view, position)
-        if len(view) <= position:
-            return None
         if view[position] != SectionType.SUBSECTION:
             self._ended = True
             return position

@@ -239,7 +239,7 @@ class BlockListReader:
             )
         if block.pages_offset is not None:
             self.skip = block.pages_offset + block.length - (base + end)
-            if not 0 <= self.skip < _MAX_MAPPED_REGION:
+            if block.pages_offset < base + end or self.skip >= _MAX_MAPPED_REGION:
                 raise self._fault(
                     CorruptStream, f"the pages of '{block.name}' lie at {block.pages_offset:#x}"
                 )

@@ -13,7 +13,7 @@ from armferry.registers import (
     parse_register,
 )
 from armferry.registers.fields import Field, Safer
-from armferry.registers.index import Arm64System, Core, Cp32, Demux, Firmware, Sve
+from armferry.registers.index import Arm64System, Core, Cp32, Demux, Firmware, FirmwareBitmap, Sve
 from armferry.registers.midr import identify, processor_list
 from armferry.registers.spellings import from_key
 
@@ -129,3 +129,23 @@ def test_cpus_by_their_number(midr: int, text: str) -> None:
 )
 def test_processors_as_taskset_takes_them(numbers: tuple[int, ...], text: str) -> None:
     assert processor_list(numbers) == text
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        (Firmware(3), "SMCCC_ARCH_WORKAROUND_3"),
+        (Firmware(4), "fw:4"),
+        (FirmwareBitmap(3), "VENDOR_HYP_BMAP_2"),
+        (FirmwareBitmap(4), "fwbitmap:4"),
+        (Sve(1 << 10 | 16 << 5, 32), "FFR"),
+        (Sve(1 << 10 | 17 << 5, 32), "sve:1568:256"),
+        (Sve(2 << 10, 32), "sve:2048:256"),
+        (Sve(0, 32), "sve:0:256"),
+    ],
+)
+def test_behind_the_last_name_of_a_kind_the_encoding_is_the_name(
+    encoding: Firmware | FirmwareBitmap | Sve, text: str
+) -> None:
+    assert name(encode(encoding)) == text
+    assert parse_register(text) == encode(encoding)

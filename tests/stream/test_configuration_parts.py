@@ -9,6 +9,7 @@ from armferry.stream.events import Configuration, Subsection
 
 HEAD = b"QEVM\0\0\0\3\7" + struct.pack(">I", 9) + b"virt-10.0"
 PAGE_BITS = b"configuration/target-page-bits"
+UUID = b"configuration/uuid"
 
 
 def part(name: bytes, version: int, payload: bytes) -> bytes:
@@ -27,6 +28,17 @@ def test_a_part_is_kept_as_it_came(version: int) -> None:
     assert seen.subsections == (
         Subsection(len(HEAD), PAGE_BITS.decode(), version, struct.pack(">I", 14)),
     )
+
+
+def test_an_identity_is_kept_and_what_follows_it_is_read() -> None:
+    identity = bytes(range(16))
+    pages = part(PAGE_BITS, 1, struct.pack(">I", 14))
+    seen = read(HEAD + part(UUID, 1, identity) + pages + b"\0")
+    assert [(one.name, one.payload) for one in seen.subsections] == [
+        (UUID.decode(), identity),
+        (PAGE_BITS.decode(), struct.pack(">I", 14)),
+    ]
+    assert seen.page_size == 1 << 14
 
 
 def test_parts_that_come_in_pieces() -> None:

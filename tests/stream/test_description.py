@@ -75,6 +75,17 @@ def test_a_name_that_cannot_be_on_the_wire_is_refused() -> None:
         layouts_of(document, 0)
 
 
+@pytest.mark.parametrize("size", [-1, 1 << 32, True, "4", 1.5])
+def test_a_size_that_is_none_is_refused(size: object) -> None:
+    entry = {"name": "disk", "instance_id": 0, "fields": [{"name": "data", "size": size}]}
+    with pytest.raises(CorruptStream) as caught:
+        layouts_of({"devices": [entry]}, 7)
+    assert str(caught.value) == (
+        "the description of a device is malformed: "
+        f"{ValueError(f'{size!r} is no number from 0 to 4294967295')!r} (at byte 7)"
+    )
+
+
 @given(
     places=st.permutations(
         ["cpreg_vmstate_array_len", "cpreg_vmstate_indexes", "cpreg_vmstate_values"]

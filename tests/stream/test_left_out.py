@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from armferry.stream import StreamParser, UnsupportedStream
+from armferry.hosts.files.locked import FileWindow
+from armferry.stream import StreamParser, UnsupportedStream, read_saved
 from armferry.stream.events import Event, RamBlocks, RamRecord, RamRecordKind
 from armferry.stream.left_out import Cut, cuts_of
 
@@ -62,3 +63,15 @@ def test_block_that_is_not_there() -> None:
     events = events_of(lzma.decompress(CASE.read_bytes()))
     with pytest.raises(UnsupportedStream, match=r"there is no memory block none\.tag in it"):
         list(cuts_of(events, frozenset({"none.tag"})))
+
+
+def test_pages_at_fixed_offsets_cannot_be_cut_out(mapped_ram_file: Path) -> None:
+    with FileWindow(mapped_ram_file) as window:
+        blocks = read_saved(window).blocks
+    listed = RamBlocks(200, sum(one.length for one in blocks), blocks)
+    with pytest.raises(UnsupportedStream) as caught:
+        list(cuts_of([listed], frozenset({"virt.flash0"})))
+    assert str(caught.value) == (
+        "its pages lie at fixed offsets (mapped-ram) (at byte 200, section 'ram'); "
+        "save the guest without mapped-ram to leave a memory block out"
+    )

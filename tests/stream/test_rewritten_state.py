@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from armferry.stream import CpuEdit, StateEdit, Window, old_tail, read_saved, rewrite_tail
+from armferry.stream.subsections import subsections_of
 
 Named = Callable[[str], bytes]
 WindowOn = Callable[[bytes], Window]
@@ -169,3 +170,46 @@ def test_a_subsection_is_taken_out_and_a_word_put_in(
         ]
     if described:
         assert DescribedWalk(new).lists(saved.state_offset)
+
+
+@pytest.mark.parametrize("name", NAMES[:3])
+def test_a_subsection_of_another_section_is_taken_out(
+    slim_named: Named, window_on: WindowOn, name: str
+) -> None:
+    stream = slim_named(name)
+    saved = read_saved(window_on(stream))
+    edits = [CpuEdit(cpu.registers) for cpu in saved.cpus]
+    gone = frozenset({"pl011/clock"})
+    tail = rewrite_tail(saved, StateEdit(edits, {("pl011", 0): gone}))
+    assert tail is not None
+    new = stream[: tail.offset] + tail.data
+    DescribedWalk(new).lists(saved.state_offset)
+    again = read_saved(window_on(new))
+    for old, now in zip(saved.sections, again.sections, strict=True):
+        if old.name == "pl011":
+            assert old.payload.startswith(now.payload)
+            assert b"pl011/clock" in old.payload[len(now.payload) :]
+            assert subsections_of(now) == ()
+        else:
+            assert now.payload == old.payload
+
+
+def test_a_cpu_without_subsections_is_rewritten_again(
+    slim_named: Named, window_on: WindowOn
+) -> None:
+    stream = slim_named(NAMES[0])
+    saved = read_saved(window_on(stream))
+    for dropped in range(2):
+        edits = []
+        for cpu in saved.cpus:
+            parts = frozenset(part.name for part in cpu.subsections)
+            assert bool(parts) is (dropped == 0)
+            edits.append(CpuEdit(dict([*cpu.registers.items()][dropped:]), parts))
+        tail = rewrite_tail(saved, StateEdit(edits))
+        assert tail is not None
+        stream = stream[: tail.offset] + tail.data
+        walk = DescribedWalk(stream)
+        cpus = [one for one in walk.document["devices"] if one["name"] == "cpu"]
+        assert [one for one in cpus if "subsections" in one] == []
+        assert [*walk.lists(saved.state_offset).values()] == [edit.registers for edit in edits]
+        saved = read_saved(window_on(stream))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from armferry.stream import StreamError, StreamParser
+from armferry.stream import OversizedStream, StreamError, StreamParser
 from armferry.stream.events import (
     CommandSeen,
     Configuration,
@@ -220,6 +220,59 @@ def test_bytes_after_the_description_are_refused(stream_named: Named) -> None:
         assert str(caught.value) == expected
 
 
+def test_bytes_after_the_description_are_passed_over_where_they_may_stand(
+    stream_named: Named,
+) -> None:
+    stream = stream_named("kvm_6.17_neoverse-n1_10.0.13")
+    parser = StreamParser(more_behind=True)
+    assert isinstance(parser.feed(stream)[-1], Description)
+    assert parser.feed(b"an older state") == []
+    assert (parser.done, parser.offset, parser.close()) == (True, len(stream), [])
+
+
+@pytest.mark.parametrize("size", [1, 5, 1000])
+def test_a_description_behind_an_end_without_devices(size: int) -> None:
+    data = b'QEVM\0\0\0\3\0\6\0\0\0\x0f{"devices": []}'
+    events = parsed(data[at : at + size] for at in range(0, len(data), size))
+    assert events[1:] == [EndOfStream(8), Description(9, data[14:], {"devices": []})]
+
+
+def early(payload: bytes, number: int = 1) -> bytes:
+    name = b"\4disk"
+    return (
+        b"\4"
+        + bytes([0, 0, 0, number])
+        + name
+        + bytes(8)
+        + payload
+        + b"\x7e\0\0\0"
+        + bytes([number])
+    )
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_early_devices_end_where_something_can_follow(size: int) -> None:
+    """A footer in a payload, nothing of a stream behind it, is none."""
+    payloads = [b"one", b"two \x7e\0\0\0\2 and on", b"three"]
+    ping = b"\x08\0\2\0\4\0\0\0\1"
+    data = b"QEVM\0\0\0\3" + b"".join(early(one, n) for n, one in enumerate(payloads, 1)) + ping
+    parser = StreamParser()
+    events = [e for at in range(0, len(data), size) for e in parser.feed(data[at : at + size])]
+    assert [e.payload for e in events if isinstance(e, DeviceSection)] == payloads
+    assert [e.command for e in events if isinstance(e, CommandSeen)] == [Command.PING]
+    assert parser.offset == len(data)
+
+
+def test_an_early_device_without_an_end_is_not_held_for_ever() -> None:
+    data = b"QEVM\0\0\0\3" + early(bytes(1 << 20))
+    assert len(StreamParser().feed(data[: 8 + (1 << 20)])) == 1  # the header
+    with pytest.raises(OversizedStream) as caught:
+        StreamParser().feed(data)
+    assert str(caught.value) == (
+        "a device section before guest memory is longer than 1048576 bytes (at byte 8)"
+    )
+
+
 def test_settle_gives_a_state_without_a_description_and_nothing_sooner(
     slim_named: Named,
 ) -> None:
@@ -251,6 +304,16 @@ def test_lengths_are_capped_before_anything_is_allocated(slim_named: Named) -> N
     finally:
         tracemalloc.stop()
     assert peak < 1 << 20
+
+
+def test_pages_are_counted_when_no_record_is_asked_for(slim_named: Named) -> None:
+    stream = slim_named("xbzrle")
+    kinds = [event.kind for event in parsed([stream]) if isinstance(event, RamRecord)]
+    parser = StreamParser()
+    parser.feed(stream)
+    zero = kinds.count(RamRecordKind.ZERO)
+    assert parser.zero_pages == zero > 0
+    assert parser.pages == kinds.count(RamRecordKind.PAGE) > 0
 
 
 def test_guest_memory_is_not_kept(slim_named: Named) -> None:
