@@ -12,10 +12,12 @@ from armferry.registers import (
     Safer,
     Sign,
     bitmap_services,
+    counts_vcpus,
     decode_fields,
     describe,
     differing_fields,
     explain_value,
+    names_cpu,
     parse_register,
     psci_version,
     psci_version_text,
@@ -189,6 +191,7 @@ def test_psci_version_refused(text: str, message: str) -> None:
         ("VENDOR_HYP_BMAP", 3, "FUNC_FEAT, PTP"),
         ("VENDOR_HYP_BMAP_2", 0, "no services"),
         ("VENDOR_HYP_BMAP_2", 1 << 9 | 1, "DISCOVER_IMPL_VER, bit 9"),
+        ("MIDR_EL1", 0x411FD070, "Arm Cortex-A57 r1p0"),
         ("SCTLR_EL1", 1, ""),
     ],
 )
@@ -198,3 +201,23 @@ def test_firmware_values_in_words(register: str, value: int, words: str) -> None
 
 def test_services_of_a_bitmap() -> None:
     assert bitmap_services(parse_register("VENDOR_HYP_BMAP"), 0b10) == ("PTP",)
+
+
+@pytest.mark.parametrize(
+    ("register", "of_the_cpu", "with_its_vcpus", "of_firmware"),
+    [
+        ("MIDR_EL1", True, False, False),
+        ("CCSIDR_L1D", True, False, False),
+        ("ID_AA64PFR0_EL1", False, False, False),
+        ("s3_1_c11_c0_2", False, True, False),
+        ("PSCI_VERSION", False, False, True),
+        ("STD_BMAP", False, False, True),
+    ],
+)
+def test_what_kind_of_thing_a_register_says(
+    register: str, of_the_cpu: bool, with_its_vcpus: bool, of_firmware: bool
+) -> None:
+    index = parse_register(register)
+    assert names_cpu(index) is of_the_cpu
+    assert counts_vcpus(index) is with_its_vcpus
+    assert describe(index).kind.is_firmware is of_firmware
