@@ -2,7 +2,6 @@
 
 import json
 import shlex
-from datetime import UTC, datetime
 from typing import Any
 
 from armferry.cli import render
@@ -31,7 +30,9 @@ def print_snapshots(file: str, image: Image, *, as_json: bool) -> None:
     columns = ("name", "id", "taken", "bytes of saved state", "machine")
     render.table(Table(columns, [_row(one, machine) for one, machine in found]))
     if image.states:
-        name = shlex.quote(f"{file}#{image.states[-1].name}")
+        last = image.states[-1]
+        alone = sum(one.name == last.name for one in image.snapshots) == 1
+        name = shlex.quote(f"{file}#{last.name if alone else last.id}")
         render.next_step(f"armferry inspect {name}")
     else:
         render.line(
@@ -43,14 +44,14 @@ def print_snapshots(file: str, image: Image, *, as_json: bool) -> None:
 def snapshot_words(snapshot: Snapshot) -> str:
     """A snapshot in a line: its name, when it was taken, the time its guest had run."""
     ran = snapshot.clock / _NANOSECONDS
-    return f"snapshot {snapshot.name!r} of a qcow2 image, taken {_date(snapshot)}, ran {ran:.0f} s"
+    return f"snapshot {snapshot.name!r} of a qcow2 image, taken {snapshot.taken}, ran {ran:.0f} s"
 
 
 def _row(snapshot: Snapshot, machine: str) -> tuple[Cell, ...]:
     return (
         Cell(_printable(snapshot.name)),
         Cell(_printable(snapshot.id)),
-        Cell(_date(snapshot)),
+        Cell(snapshot.taken),
         Cell(f"{snapshot.state_size:,}" if snapshot.state_size else "none: a disk alone"),
         Cell(machine or "-"),
     )
@@ -60,14 +61,10 @@ def _document(snapshot: Snapshot, machine: str) -> dict[str, Any]:
     return {
         "id": _printable(snapshot.id),
         "name": _printable(snapshot.name),
-        "date": _date(snapshot),
+        "date": snapshot.taken,
         "state_bytes": snapshot.state_size,
         "machine": machine,
     }
-
-
-def _date(snapshot: Snapshot) -> str:
-    return f"{datetime.fromtimestamp(snapshot.date // _NANOSECONDS, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _printable(text: str) -> str:

@@ -186,8 +186,9 @@ def test_what_cannot_be_meant_is_said(
     several = "those with a saved state: 'old', 'new'"
     for words, said in {
         ("check", str(disk), "--to", str(there)): (
-            f"{disk}: 2 snapshots hold a saved state: give one as IMAGE#NAME; {several}; armferry "
-            "inspect IMAGE lists them"
+            f"{disk}: 2 snapshots hold a saved state: give one as IMAGE#NAME: "
+            f"'old' (2025-11-24T16:00:00Z, {len(HERE):,} bytes, virt-10.0), "
+            f"'new' (2025-11-24T16:00:00Z, {len(THERE):,} bytes, virt-10.0)"
         ),
         ("check", f"{disk}#x", "--to", str(there)): f"{disk}: there is no snapshot 'x'; {several}",
         ("check", f"{disk}#bare", "--to", str(there)): (
@@ -219,6 +220,16 @@ def test_a_file_with_a_hash_in_its_name_goes_first(tmp_path: Path, there: Path) 
     assert main(["check", str(odd), "--to", str(there)]) == 1
     (tmp_path / "c#d.qcow2").write_bytes(image_of({"e#f": HERE}))
     assert main(["check", f"{tmp_path}/c#d.qcow2#e#f", "--to", str(there)]) == 1
+    (tmp_path / "c").write_bytes(b"a file whose name is where the other's begins")
+    assert main(["check", f"{tmp_path}/c#d.qcow2#e#f", "--to", str(there)]) == 1
+
+
+def test_of_two_snapshots_with_a_name_the_id_is_offered(
+    disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    disk.write_bytes(image_of({"old": HERE, "new": THERE, "baz": b""}).replace(b"3baz", b"3new"))
+    assert main(["inspect", str(disk)]) == 0
+    assert capsys.readouterr().out.endswith(f"next: armferry inspect '{disk}#2'\n")
 
 
 @pytest.mark.parametrize(

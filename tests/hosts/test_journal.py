@@ -211,6 +211,26 @@ def test_journal_is_for_its_owner_alone(tmp_path: Path) -> None:
     assert read_journal(path) == Journal.of_end(len(HEAD), SHORT, LONG)
 
 
+@pytest.mark.parametrize("refused", [errno.EACCES, errno.EROFS])
+def test_a_folder_that_may_not_be_written_to(
+    refused: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "state"
+    path.write_bytes(LONG)
+
+    def no_file(*_: object) -> int:
+        raise OSError(refused, os.strerror(refused))
+
+    monkeypatch.setattr(os, "open", no_file)
+    with pytest.raises(JournalFault) as told:
+        write_journal(path, Journal.of_end(len(HEAD), SHORT, LONG))
+    monkeypatch.undo()
+    assert str(told.value) == (
+        f"{path}.armferry-journal: the journal cannot be written: {os.strerror(refused)}; "
+        f"{path} is unchanged, give OUT instead of --in-place"
+    )
+
+
 def test_file_system_that_cannot_sync_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

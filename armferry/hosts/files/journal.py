@@ -60,6 +60,7 @@ _MAX_BODY = 4 * MAX_DEVICE_STATE
 _MAX_SIZE = 1 << 63
 """Bytes of a file at most: an offset is a signed number of 64 bits."""
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _SUFFIX = ".armferry-journal"
 _OF_DEVICES = Path("/var/lib/armferry/journals")
 
@@ -314,4 +315,5 @@ def _is_device(path: Path) -> bool:
 def _unwritten(where: Path, path: Path, error: OSError) -> JournalFault:
     return JournalFault(
         f"{where}: the journal cannot be written: {error.strerror}; {path} is unchanged"
+        + (", give OUT instead of --in-place" if error.errno in _NOT_ALLOWED else "")
     )

@@ -10,6 +10,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from armferry.hosts.files.compression import (
     MAGIC_BYTES,
@@ -136,7 +137,7 @@ def saved_of_snapshot(image: Image, name: str) -> Saved:
 
     Raises StreamError or NoSuchSnapshot.
     """
-    snapshot = image.find(name) if name else image.only_state()
+    snapshot = image.find(name) if name else image.only_state(partial(_described, image))
     saved = read_saved(SnapshotState(image, snapshot))
     if saved.size != snapshot.state_size:
         raise CorruptStream(
@@ -156,6 +157,11 @@ def machine_of(image: Image, snapshot: Snapshot) -> str:
     except StreamError:
         return ""
     return collector.configuration.machine if collector.configuration else ""
+
+
+def _described(image: Image, snapshot: Snapshot) -> str:
+    machine = machine_of(image, snapshot) or "unknown machine type"
+    return f"{snapshot.name!r} ({snapshot.taken}, {snapshot.state_size:,} bytes, {machine})"
 
 
 def saved_in(window: FileWindow, snapshot: str = "") -> Saved:

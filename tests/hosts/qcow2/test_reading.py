@@ -102,18 +102,21 @@ def test_names_that_are_not_there() -> None:
         "there is no snapshot 'nowhere'; those with a saved state: 'suspend', 'other'"
     )
     with pytest.raises(NoSuchSnapshot) as fault:
-        image.only_state()
+        image.only_state(lambda one: f"{one.name} of {one.taken}")
     assert str(fault.value) == (
-        "2 snapshots hold a saved state: give one as IMAGE#NAME; those with a saved state: "
-        "'suspend', 'other'; armferry inspect IMAGE lists them"
+        "2 snapshots hold a saved state: give one as IMAGE#NAME: "
+        "suspend of 2023-11-14T22:13:20Z, other of 2023-11-14T22:13:21Z"
     )
+    many = Image(Bytes(make(Kind(cluster_bits=9), {f"s{n}": STATE for n in range(25)})))
+    with pytest.raises(NoSuchSnapshot, match=r": s0, s1, .* and 5 more: armferry inspect "):
+        many.only_state(lambda one: one.name)
     twice = Image(Bytes(make(Kind(cluster_bits=9), {"suspend": STATE, "x" * 7: STATE})))
     renamed = bytes(twice.window.read(0, twice.window.size)).replace(b"x" * 7, b"suspend")
     with pytest.raises(NoSuchSnapshot) as fault:
         Image(Bytes(renamed)).find("suspend")
     assert str(fault.value) == "2 snapshots have the name 'suspend': give one of the ids 1, 2"
     with pytest.raises(NoSuchSnapshot) as fault:
-        Image(Bytes(make(Kind(cluster_bits=9), {}))).only_state()
+        Image(Bytes(make(Kind(cluster_bits=9), {}))).only_state(repr)
     assert str(fault.value).startswith("no snapshot in this qcow2 image holds a saved state. QEMU ")
 
 

@@ -8,6 +8,7 @@ QEMU's docs/interop/qcow2.rst; of the limits: what QEMU itself opens (up to 11.1
 import enum
 import struct
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from armferry.stream import (
     CorruptStream,
@@ -53,6 +54,7 @@ _EXTENDED_CLUSTER_BITS = 14
 _REFCOUNT_ORDER_V2 = 4
 _MAX_REFCOUNT_ORDER = 6
 _BITMAPS_CONSISTENT = 1
+_NANOSECONDS = 1_000_000_000
 
 _MAX_SNAPSHOTS = 65_536
 _MAX_SNAPSHOT_TABLE = 16 << 20
@@ -140,6 +142,11 @@ class Snapshot:
     state_size: int
     disk_size: int | None
     entry: bytes
+
+    @property
+    def taken(self) -> str:
+        """When it was taken, UTC, in ISO 8601: 2025-11-24T16:00:00Z."""
+        return f"{datetime.fromtimestamp(self.date // _NANOSECONDS, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
     @property
     def longest_state(self) -> int:

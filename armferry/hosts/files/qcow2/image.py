@@ -4,6 +4,9 @@ Knows which tables there are and finds a snapshot by its name; what a number in 
 `format` knows. Reads a `Window`, never a file.
 """
 
+from collections.abc import Callable, Iterable
+from itertools import islice
+
 from armferry.errors import ArmferryError
 from armferry.hosts.files.qcow2.format import (
     HEADER_BYTES,
@@ -56,14 +59,17 @@ class Image:
                 return found[0]
         raise NoSuchSnapshot(f"there is no snapshot {name!r}; {self._choice()}")
 
-    def only_state(self) -> Snapshot:
-        """The only snapshot with a saved state. Raises NoSuchSnapshot."""
+    def only_state(self, described: Callable[[Snapshot], str]) -> Snapshot:
+        """The only snapshot with a saved state. Raises NoSuchSnapshot.
+
+        Where there are several, the message has what `described` says of each.
+        """
         if len(self.states) == 1:
             return self.states[0]
         if self.states:
             raise NoSuchSnapshot(
-                f"{len(self.states)} snapshots hold a saved state: give one as IMAGE#NAME; "
-                f"{self._choice()}; armferry inspect IMAGE lists them"
+                f"{len(self.states)} snapshots hold a saved state: give one as IMAGE#NAME: "
+                f"{_listed(map(described, self.states))}"
             )
         raise NoSuchSnapshot(
             "no snapshot in this qcow2 image holds a saved state. QEMU keeps the state of a "
@@ -83,7 +89,9 @@ class Image:
         return f"those with a saved state: {names}" if names else "none here has a saved state"
 
 
-def _listed(names: list[str]) -> str:
+def _listed(names: Iterable[str]) -> str:
     """The first of them, and how many there are more: an image can have 65,536."""
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    rest = iter(names)
+    first = ", ".join(islice(rest, _NAMED))
+    more = sum(1 for _ in rest)
+    return first + (f" and {more} more: armferry inspect IMAGE lists them" if more else "")
