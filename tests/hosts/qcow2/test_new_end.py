@@ -31,6 +31,7 @@ KINDS = {
     "compressed, extended L2": Kind(cluster_bits=14, compressed=True, extended=True),
     "large disk": Kind(cluster_bits=9, disk_clusters=300),
     "more extra data than is known": Kind(cluster_bits=12, extra=64),
+    "refcount blocks to be made": Kind(cluster_bits=9, refcount_order=6, disk_clusters=30),
     "full refcount table": Kind(cluster_bits=9, full=True),
     "full refcount table of two clusters": Kind(cluster_bits=9, full=True, table_clusters=2),
     "full, 64-bit refcounts": Kind(cluster_bits=9, refcount_order=6, full=True),

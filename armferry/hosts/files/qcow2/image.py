@@ -47,7 +47,7 @@ class Image:
         for key in ("name", "id"):
             found = [one for one in self.snapshots if getattr(one, key) == name]
             if len(found) > 1:
-                ids = _listed([one.id for one in found])
+                ids = _listed((one.id for one in found), len(found))
                 raise NoSuchSnapshot(
                     f"{len(found)} snapshots have the {key} {name!r}: give one of the ids {ids}"
                 )
@@ -69,7 +69,7 @@ class Image:
         if self.states:
             raise NoSuchSnapshot(
                 f"{len(self.states)} snapshots hold a saved state: give one as IMAGE#NAME: "
-                f"{_listed(map(described, self.states))}"
+                f"{_listed(map(described, self.states), len(self.states))}"
             )
         raise NoSuchSnapshot(
             "no snapshot in this qcow2 image holds a saved state. QEMU keeps the state of a "
@@ -85,13 +85,12 @@ class Image:
         return data
 
     def _choice(self) -> str:
-        names = _listed([repr(one.name) for one in self.states])
+        names = _listed((repr(one.name) for one in self.states), len(self.states))
         return f"those with a saved state: {names}" if names else "none here has a saved state"
 
 
-def _listed(names: Iterable[str]) -> str:
-    """The first of them, and how many there are more: an image can have 65,536."""
-    rest = iter(names)
-    first = ", ".join(islice(rest, _NAMED))
-    more = sum(1 for _ in rest)
+def _listed(names: Iterable[str], count: int) -> str:
+    """The first of `count` names, and how many there are more: an image can have 65,536."""
+    first = ", ".join(islice(names, _NAMED))
+    more = max(0, count - _NAMED)
     return first + (f" and {more} more: armferry inspect IMAGE lists them" if more else "")

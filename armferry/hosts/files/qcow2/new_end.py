@@ -67,20 +67,22 @@ class _NewEnd:
     def steps(self) -> tuple[Step, ...]:
         """All steps, without those that have nothing to do."""
         table_at = self._new_snapshot_table()
-        references: list[Patch] = []
+        blocks: list[Patch] = []
         header: list[Patch] = []
         table = self._refcounts.table()
         if table is None:
-            references += self._refcounts.entries()
+            blocks = self._refcounts.entries()
         else:
             self._contents.append(table)
             header.append(self._table_moved(*table))
         self._contents += self._refcounts.blocks()
         contents = [self._filled(offset, data) for offset, data in sorted(self._contents)]
-        references += self._refcounts.patches()
+        counts = self._refcounts.patches()
         commit = _word(SNAPSHOTS_OFFSET_AT, self._header.snapshots_offset, table_at)
         released = self._release()
-        steps = (self._cleared(), contents, references, header, [commit], released, self._marks())
+        # a refcount block is counted before the table leads to it
+        before = (self._cleared(), contents, counts, blocks, header)
+        steps = (*before, [commit], released, self._marks())
         return tuple(step for step in steps if step)
 
     # -- what is new
