@@ -42,6 +42,10 @@ def packed(data: bytes) -> None:
         saved_from(file.fileno())
 
 
+_LARGEST_DEVICE = 4 << 20
+"""Bytes of a device that is made in memory; clusters can be counted as used far past the data."""
+
+
 def disk_image(data: bytes) -> None:
     """Any image is listed, its states read, and each given a new end that can be undone."""
     with contextlib.suppress(ArmferryError):
@@ -65,6 +69,8 @@ def _give_new_end(data: bytes, image: Image, snapshot: Snapshot) -> None:
     for first in (-(-len(data) // image.header.cluster_bytes), Refcounts(image, 0).last_used() + 1):
         content, before = bytearray(data), data
         patches = [p for step in new_end(image, snapshot, tail, first=first) for p in step]
+        if max(patch.offset for patch in patches) > _LARGEST_DEVICE:
+            continue
         for patch in patches:
             content += bytes(max(patch.offset + len(patch.new) - len(content), 0))
             here = slice(patch.offset, patch.offset + len(patch.new))
