@@ -68,7 +68,7 @@ Suites: bookworm
 Components: main
 
 Types: deb deb-src
-URIs: http://security.debian.org/debian-security
+URIs: http://security.example.org/debian-security
 Suites: bookworm-security
 Components: main
 
