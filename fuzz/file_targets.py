@@ -35,7 +35,7 @@ def save_image(data: bytes) -> None:
 
 
 def packed(data: bytes) -> None:
-    """A stream, compressed or not, in a save image or not, walked as it comes out of a pipe."""
+    """A stream, compressed or not, in a save image or not, read from a pipe."""
     with tempfile.TemporaryFile() as file, contextlib.suppress(ArmferryError):
         file.write(data)
         file.seek(0)

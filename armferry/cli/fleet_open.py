@@ -2,10 +2,11 @@
 
 import argparse
 
+from armferry.cli.options import stated_policy
 from armferry.fleet.standing import Standing
 from armferry.fleet.store.database import open_database
 from armferry.fleet.store.reading import Store
-from armferry.policy import from_options, read_file
+from armferry.policy import read_file
 
 __all__ = ["open_standing", "open_store"]
 
@@ -22,12 +23,6 @@ def open_standing(arguments: argparse.Namespace) -> Standing:
     return Standing(
         open_store(arguments),
         files=[read_file(path) for path in arguments.policy],
-        command_line=from_options(
-            hidden=arguments.hidden_regs,
-            safe_missing=arguments.safe_missing_regs,
-            tolerate=arguments.tolerate,
-            psci_versions=arguments.kvm_psci_version,
-            accept_risk=arguments.accept_risk,
-        ),
+        command_line=stated_policy(arguments),
         builtin=not arguments.no_builtin,
     )

@@ -62,7 +62,7 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
         "--check",
         metavar="FILE",
         type=Path,
-        help="plan nothing: say whether the plan in FILE holds, whoever wrote it",
+        help="plan nothing: say whether the plan in FILE holds, written by hand or not",
     )
     parser.add_argument(
         "--resume", metavar="FILE", type=Path, help="plan anew from the middle of a plan"

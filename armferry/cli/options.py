@@ -14,7 +14,15 @@ from armferry.policy import (
 )
 from armferry.registers import Accelerator
 
-__all__ = ["add_json", "add_loudness", "add_policy", "policy_of", "policy_warnings", "policy_words"]
+__all__ = [
+    "add_json",
+    "add_loudness",
+    "add_policy",
+    "policy_of",
+    "policy_warnings",
+    "policy_words",
+    "stated_policy",
+]
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -95,6 +103,17 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def stated_policy(arguments: argparse.Namespace) -> Policy:
+    """What the options alone state, without files and levels. Raises PolicyError."""
+    return from_options(
+        hidden=arguments.hidden_regs,
+        safe_missing=arguments.safe_missing_regs,
+        tolerate=arguments.tolerate,
+        psci_versions=arguments.kvm_psci_version,
+        accept_risk=arguments.accept_risk,
+    )
+
+
 def policy_of(
     arguments: argparse.Namespace, machine: str, accelerator: Accelerator | None
 ) -> Policy:
@@ -109,13 +128,7 @@ def policy_of(
         builtin=not arguments.no_builtin,
         site=read_site(SITE_FOLDER),
         files=[read_file(path) for path in arguments.policy],
-        command_line=from_options(
-            hidden=arguments.hidden_regs,
-            safe_missing=arguments.safe_missing_regs,
-            tolerate=arguments.tolerate,
-            psci_versions=arguments.kvm_psci_version,
-            accept_risk=arguments.accept_risk,
-        ),
+        command_line=stated_policy(arguments),
     )
 
 

@@ -19,6 +19,7 @@ from armferry.cli.main import main
 from armferry.stream import CpuEdit, StateEdit, read_saved, rewrite_tail
 from armferry.stream.save_image import Compression
 
+from ..in_memory import Content
 from .test_schemas import hold
 
 DATA = Path(__file__).parents[1] / "stream" / "data"
@@ -49,17 +50,6 @@ raise SystemExit(main(sys.argv[1:]))
 
 def _here() -> bytes:
     return lzma.decompress((DATA / "tcg_10.0.2_virt-10.0_cortex-a57_1.mig.xz").read_bytes())
-
-
-class Content(bytes):
-    """A stream in memory: a `Window`."""
-
-    @property
-    def size(self) -> int:
-        return len(self)
-
-    def read(self, offset: int, length: int) -> bytes:
-        return self[offset : offset + length]
 
 
 def _there() -> bytes:

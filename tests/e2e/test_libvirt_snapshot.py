@@ -38,6 +38,20 @@ def _log_at(serial: Path, tick: int, limit: float = 60.0) -> GuestLog:
         time.sleep(0.02)
 
 
+def _start(host: LibvirtHost, domain: Domain, disk: Path, tool: str) -> None:
+    subprocess.run([tool, "create", "-q", "-f", "qcow2", str(disk), "16M"], check=True)
+    host.define(domain)
+    host.virsh("start", "carried")
+
+
+def _ferry(state: str, there: InstalledQemu, folder: Path) -> None:
+    """Rewrites a state in place, for what a QEMU would accept."""
+    to = folder / "there.json"
+    found = fingerprint_of_qemu(there.launcher, MachineSpec("virt-10.0", "cortex-a57"))
+    to.write_text(dump(found))
+    assert main(["ferry", state, "--in-place", "--to", str(to)]) == 0
+
+
 @pytest.mark.parametrize(("here", "there"), [(OLD, NEW), (NEW, OLD)])
 def test_a_snapshot_is_reverted_to_by_a_host_that_refused_it(
     here: str,
@@ -51,10 +65,8 @@ def test_a_snapshot_is_reverted_to_by_a_host_that_refused_it(
     serial, disk = libvirt_shared / "serial", libvirt_shared / "disk.qcow2"
     domain = Domain(devices=DISK)
     tool = str(qemu_release(OLD).image_tool)
-    subprocess.run([tool, "create", "-q", "-f", "qcow2", str(disk), "16M"], check=True)
     try:
-        source.define(domain)
-        source.virsh("start", "carried")
+        _start(source, domain, disk, tool)
         _log_at(serial, 3)
         source.virsh("snapshot-create-as", "carried", "before-upgrade")
         about = libvirt_shared / "snapshot.xml"
@@ -66,13 +78,7 @@ def test_a_snapshot_is_reverted_to_by_a_host_that_refused_it(
             destination.virsh("snapshot-revert", "carried", "before-upgrade")
         assert "while loading VM state" in str(refused.value)
 
-        to = tmp_path / "there.json"
-        found = fingerprint_of_qemu(
-            qemu_release(there).launcher, MachineSpec("virt-10.0", "cortex-a57")
-        )
-        to.write_text(dump(found))
-        state = f"{disk}#before-upgrade"
-        assert main(["ferry", state, "--in-place", "--to", str(to)]) == 0
+        _ferry(f"{disk}#before-upgrade", qemu_release(there), tmp_path)
         before = GuestLog.read(serial)
         serial.unlink()
         destination.virsh("snapshot-revert", "carried", "before-upgrade")
@@ -106,10 +112,8 @@ def test_the_memory_of_an_external_snapshot_is_restored(
     memory, overlay = libvirt_shared / "memory", libvirt_shared / "overlay.qcow2"
     domain = Domain(devices=DISK)
     tool = str(qemu_release(OLD).image_tool)
-    subprocess.run([tool, "create", "-q", "-f", "qcow2", str(disk), "16M"], check=True)
     try:
-        source.define(domain)
-        source.virsh("start", "carried")
+        _start(source, domain, disk, tool)
         _log_at(serial, 3)
         source.virsh(
             "snapshot-create-as", "carried", "outside", "--memspec", "file=/shared/memory",
@@ -121,12 +125,7 @@ def test_the_memory_of_an_external_snapshot_is_restored(
         with pytest.raises(VirshError):
             destination.virsh("restore", "/shared/memory")
 
-        to = tmp_path / "there.json"
-        found = fingerprint_of_qemu(
-            qemu_release(there).launcher, MachineSpec("virt-10.0", "cortex-a57")
-        )
-        to.write_text(dump(found))
-        assert main(["ferry", str(memory), "--in-place", "--to", str(to)]) == 0
+        _ferry(str(memory), qemu_release(there), tmp_path)
         serial.unlink()
         destination.virsh("restore", "/shared/memory")
         assert destination.virsh("domstate", "carried") == "running"

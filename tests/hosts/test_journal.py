@@ -30,6 +30,8 @@ from armferry.hosts.files.locked import FileWindow
 from armferry.rewriting.copy import copy_with_tail
 from armferry.stream import NewTail
 
+from ..in_memory import Content
+
 HEAD = bytes(range(256)) * 64
 SHORT, LONG = b"a short end" * 100, b"the longer end of the two" * 200
 
@@ -83,17 +85,6 @@ def test_journal_is_not_applied_to_another_file(
     )
     assert path.read_bytes() == another
     assert journal_path(path).exists()
-
-
-class Content(bytes):
-    """A file in memory: a `Window`."""
-
-    @property
-    def size(self) -> int:
-        return len(self)
-
-    def read(self, offset: int, length: int) -> bytes:
-        return self[offset : offset + length]
 
 
 @given(old=st.binary(max_size=12), new=st.binary(max_size=12), data=st.data())
@@ -176,8 +167,8 @@ def test_journal_that_its_owner_made_up_is_refused_by_name(body: bytes, tmp_path
         with pytest.raises(ForeignJournal) as told:
             work(path)
         assert str(told.value) == (
-            f"{path}.armferry-journal: no journal that armferry wrote, whoever made it; if {path} "
-            "is in order as it is, remove it"
+            f"{path}.armferry-journal: no journal that armferry wrote, though it looks like one; "
+            f"if {path} is in order as it is, remove it"
         )
     assert path.read_bytes() == HEAD + SHORT
 

@@ -205,8 +205,8 @@ def read_journal(path: Path) -> Journal | None:
         return _decoded(found.body)
     except ValueError:
         raise ForeignJournal(
-            f"{where}: no journal that armferry wrote, whoever made it; if {path} is in order as "
-            "it is, remove it"
+            f"{where}: no journal that armferry wrote, though it looks like one; if {path} is "
+            "in order as it is, remove it"
         ) from None
 
 
@@ -277,7 +277,7 @@ def encoded(journal: Journal) -> bytes:
 def _decoded(body: bytes) -> Journal:
     """The journal in what `encoded` made. Raises ValueError for what it did not make.
 
-    The checksum has been looked at, but whoever owns the file can make one that fits anything.
+    The checksum has been looked at, but the owner of the file can make one that fits anything.
     """
     line, _, data = body.partition(b"\n")
     try:
